@@ -1,0 +1,41 @@
+"""condvae: conditional variational autoencoders for labelled images.
+
+```python
+import condvae
+run = condvae.train("mnist-sample", "runs/demo")
+condvae.swap(run); condvae.evaluate(run); condvae.sample(run)
+model = condvae.load(run).model
+```
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from condvae.run import load as load
+    from condvae.verbs.evaluate import evaluate as evaluate
+    from condvae.verbs.sample import sample as sample
+    from condvae.verbs.swap import swap as swap
+    from condvae.verbs.train import train as train
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "load": "condvae.run",
+    "train": "condvae.verbs.train",
+    "swap": "condvae.verbs.swap",
+    "evaluate": "condvae.verbs.evaluate",
+    "sample": "condvae.verbs.sample",
+}
+
+__all__ = ["__version__", "evaluate", "load", "sample", "swap", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a verb when it is first used, so that `import condvae` costs nothing."""
+    if name in _WHERE:
+        from importlib import import_module
+
+        return getattr(import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'condvae' has no attribute {name!r}")

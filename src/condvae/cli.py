@@ -1,0 +1,311 @@
+"""The command line: parses, calls one function a verb, prints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+import condvae
+from condvae.config import Config, load_recipe, recipe_names
+from condvae.errors import UserError
+
+DataRoot = Annotated[str, arg(metavar="DIR")]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model from a recipe into a run directory."""
+
+    config: Annotated[Config, arg(name="")]
+    out: Annotated[str, arg(metavar="DIR")] = ""
+    """The run directory; by default runs/ and the recipe's name."""
+    data_root: DataRoot = ""
+    """Where datasets are looked for before anything is downloaded (or set CONDVAE_DATA)."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on with what was interrupted in --out, to the same result."""
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Draw test images with their correct and with wrong labels, and what the model makes of them."""
+
+    run: Positional[str]
+    """A run directory."""
+    count: int = 25
+    """Images in each of the two pictures."""
+    data: Annotated[str, arg(metavar="SOURCE")] = ""
+    """Other test images than the run's own."""
+    data_root: DataRoot = ""
+    """Where datasets are looked for before anything is downloaded (or set CONDVAE_DATA)."""
+    encode_with: str = "true"
+    """true: the wrong label goes to the decoder alone; wrong: to the encoder too, as in the notebooks."""
+    all: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Swap the whole test set, for --arrays."""
+    arrays: Annotated[str, arg(metavar="FILE.npz")] = ""
+    """Write image, label, given_label and output there, so that anyone can judge them."""
+    out: Annotated[str, arg(metavar="DIR")] = ""
+    """Folder of the pictures; by default the run's figures/."""
+    seed: int = 0
+    """Which images, which wrong labels, which samples."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure likelihood, latents and labels on the whole test set."""
+
+    run: Positional[str]
+    """A run directory."""
+    data: Annotated[str, arg(metavar="SOURCE")] = ""
+    """Other test images than the run's own."""
+    data_root: DataRoot = ""
+    """Where datasets are looked for before anything is downloaded (or set CONDVAE_DATA)."""
+    samples: int = 50
+    """Importance samples an image; the bounds get tighter with more."""
+    out: Annotated[str, arg(metavar="FILE.json")] = ""
+    """Where the numbers go; by default the run's evaluation.json."""
+    seed: int = 0
+    """Of binarisation, noise, wrong labels and samples."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Make up images by class."""
+
+    run: Positional[str]
+    """A run directory."""
+    labels: tuple[str, ...] = ()
+    """Class numbers or names; all by default."""
+    count: int = 10
+    """Images a class."""
+    temperature: float = 1.0
+    """Below 1: more typical, less varied images."""
+    out: Annotated[str, arg(metavar="DIR")] = ""
+    """Folder of samples.png and samples.npz; by default the run's figures/."""
+    seed: int = 0
+    """Which samples."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+
+@dataclass(frozen=True)
+class DataList:
+    """The datasets that have a name."""
+
+    data_root: DataRoot = ""
+    """Where datasets are looked for (or set CONDVAE_DATA)."""
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What is known of a source: classes, sizes, counts, where it lies."""
+
+    source: Positional[str]
+    """A dataset's name, a folder of class folders, a .zip of them, or an .npz."""
+    data_root: DataRoot = ""
+    """Where datasets are looked for (or set CONDVAE_DATA)."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """List datasets, or describe one."""
+
+    verb: (
+        Annotated[DataList, tyro.conf.subcommand("list", prefix_name=False)]
+        | Annotated[DataInfo, tyro.conf.subcommand("info", prefix_name=False)]
+    )
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """The recipes that ship with condvae, and what each is for."""
+
+
+# ------------------------------------------------------------------------------------------ the verbs
+
+
+def run_train(command: Train, recipe: str, begun: Config) -> None:
+    """Train, and say where the result is."""
+    from condvae.training.trainer import Interrupted
+    from condvae.verbs.train import train
+
+    config = one_length(begun, command.config)
+    out = Path(command.out) if command.out else Path("runs") / Path(recipe).stem
+    try:
+        path = train(config, out, data_root=command.data_root or None, resume=command.resume)
+    except Interrupted:
+        say(f"stopped; go on with: condvae train {out / 'config.toml'} --out {out} --resume")
+        raise SystemExit(130) from None
+    say(f"trained: {path}\nsee it:  condvae swap {path}\nmeasure: condvae evaluate {path}")
+
+
+def one_length(begun: Config, config: Config) -> Config:
+    """Where only --epochs was given, the recipe's minutes no longer end the run, and vice versa."""
+    before, now = begun.training, config.training
+    if now.epochs != before.epochs and now.minutes == before.minutes:
+        now = replace(now, minutes=0.0)
+    elif now.minutes != before.minutes and now.epochs == before.epochs:
+        now = replace(now, epochs=0.0)
+    return replace(config, training=now)
+
+
+def run_swap(command: Swap) -> None:
+    """Draw the pictures, and say where they are."""
+    result = condvae.swap(command.run, **_given(command))
+    for path in result["files"].values():
+        say(path)
+    if "arrays" in result:
+        say(result["arrays"])
+
+
+def run_evaluate(command: Evaluate) -> None:
+    """Measure, and print a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from condvae.verbs.card import table_rows
+
+    found = condvae.evaluate(command.run, **_given(command))
+    table = Table(
+        title=f"{found['run']}: {found['images']:,} {found['split']} images of {found['source']}",
+        caption=f"{found['weights']} weights; binarisation: {found['binarisation'] or 'none'}; "
+        f"seconds: {', '.join(f'{k} {v:g}' for k, v in found['seconds'].items())}",
+        show_header=False,
+    )
+    for name, value in table_rows(found):
+        table.add_row(name, value)
+    Console(highlight=False).print(table)
+    say(found["file"])
+
+
+def run_sample(command: Sample) -> None:
+    """Draw samples, and say where they are."""
+    for path in condvae.sample(command.run, **_given(command))["files"].values():
+        say(path)
+
+
+def run_data(command: Data) -> None:
+    """List the datasets, or describe one as JSON."""
+    from condvae.data import info, list_sources
+
+    root = command.verb.data_root or None
+    if isinstance(command.verb, DataInfo):
+        say(json.dumps(info(command.verb.source, data_root=root), indent=2, ensure_ascii=False))
+        return
+    for source in list_sources():
+        say(f"{source.name:14} {source.about}; {info(source.name, data_root=root)['found']}")
+    say("... or a folder of class folders, a .zip of them, or an .npz with images and labels")
+
+
+def run_recipes(command: Recipes) -> None:
+    """List the recipes."""
+    for name in recipe_names():
+        say(f"{name:17} {load_recipe(name).about}")
+
+
+def _given(command: Any) -> dict[str, Any]:
+    """A command's fields as keyword arguments; an empty text is one that was not given."""
+    return {
+        field.name: getattr(command, field.name) or None
+        if isinstance(getattr(command, field.name), str)
+        else getattr(command, field.name)
+        for field in dataclasses.fields(command)
+        if field.name != "run"
+    }
+
+
+def say(text: object) -> None:
+    """Print a line of the result."""
+    print(text, flush=True)
+
+
+VERBS: dict[str, tuple[type, Callable[..., None]]] = {
+    "train": (Train, run_train),
+    "swap": (Swap, run_swap),
+    "evaluate": (Evaluate, run_evaluate),
+    "sample": (Sample, run_sample),
+    "data": (Data, run_data),
+    "recipes": (Recipes, run_recipes),
+}
+
+HELP = """\
+usage: condvae VERB ...
+
+Conditional variational autoencoders on labelled images.
+
+  condvae train RECIPE   train a model from a recipe into a run directory
+  condvae swap RUN       test images with their correct and with wrong labels, as pictures
+  condvae evaluate RUN   likelihood, latents, and whether the model listens to its label
+  condvae sample RUN     make up images by class
+  condvae data           list datasets (data list), or describe one (data info SOURCE)
+  condvae recipes        list the recipes
+
+Try:   condvae train mnist-sample && condvae swap runs/mnist-sample
+More:  condvae VERB --help
+"""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Parse the arguments and carry out the verb.
+
+    Raises:
+        UserError: something is wrong that the user can put right.
+        SystemExit: after help, and after flags that can't be parsed (code 2).
+    """
+    verb, *rest = arguments or ["--help"]
+    if verb in ("-h", "--help"):
+        say(HELP)
+        return
+    if verb == "--version":
+        say(f"condvae {condvae.__version__}")
+        return
+    if verb not in VERBS:
+        from condvae.registry import nearest
+
+        raise UserError(
+            f"{verb!r} is no verb{nearest(verb, list(VERBS))} (there are: {', '.join(VERBS)})"
+        )
+    kind, act = VERBS[verb]
+    program = f"condvae {verb}"
+    if verb != "train":
+        act(tyro.cli(kind, args=rest, prog=program, config=(OmitArgPrefixes,)))
+        return
+    if not rest or rest[0] in ("-h", "--help"):
+        say(f"usage: {program} RECIPE [flags]\n\nRECIPE is a recipe's name or a TOML file:")
+        run_recipes(Recipes())
+        say("\nA recipe's flags and their values: condvae train mnist-sample --help")
+        if not rest:
+            raise UserError("condvae train: name a recipe first")
+        return
+    if rest[0].startswith("-"):
+        raise UserError(f"condvae train: the recipe comes first, before {rest[0]}")
+    begun = load_recipe(rest[0])
+    command = tyro.cli(
+        Train, default=Train(config=begun), args=rest[1:], prog=f"{program} {rest[0]}"
+    )
+    act(command, rest[0], begun)
+
+
+def main() -> None:
+    """The `condvae` command: exit code 2 and one line for what the user can put right."""
+    try:
+        run(sys.argv[1:])
+    except UserError as error:
+        print(f"condvae: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("condvae: stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        raise SystemExit(0) from None

@@ -1,0 +1,146 @@
+"""The judge: a classifier that no VAE's training has seen, trained on real training images alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+from condvae.data.batches import Batches
+from condvae.data.dataset import LabelledImages
+from condvae.data.download import cache_folder
+from condvae.errors import UserError
+from condvae.files import read_tensors, write_tensors
+from condvae.models.classifier import Classifier
+
+VERSION = 1
+WIDTH = 16
+BATCH = 128
+IMAGES_SEEN = {1: 80_000, 3: 600_000}
+"""Length of a judge's training by channels: colour photographs need far longer than grey drawings."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A trained classifier.
+
+    Arguments:
+        classifier: in evaluation mode.
+        key: of the data and the training it comes from.
+    """
+
+    classifier: Classifier
+    key: str
+
+    @torch.no_grad()
+    def probabilities(
+        self, images: UInt8[Tensor, "n c h w"], batch_size: int = 1000
+    ) -> Float[Tensor, "n classes"]:
+        """Class probabilities of uint8 images."""
+        parts = [self.classifier(to_input(part)) for part in images.split(batch_size)]
+        return torch.cat(parts).softmax(1)
+
+    def predict(self, images: UInt8[Tensor, "n c h w"]) -> NDArray[np.int64]:
+        """The likeliest class of each image."""
+        return self.probabilities(images).argmax(1).cpu().numpy()
+
+
+def to_input(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """Pixels as the judge sees them: -1 to 1."""
+    return images.float() / 127.5 - 1
+
+
+def judge_for(
+    train: LabelledImages,
+    device: torch.device,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Judge:
+    """The judge of a data set, from the cache or trained now.
+
+    Arguments:
+        train: the training split; validation images may be in it, test images never.
+        progress: told the share that is done.
+
+    Raises:
+        UserError: the split is a test split.
+    """
+    if train.split == "test":
+        raise UserError(f"{train.name}: a judge is never trained on test images")
+    train = train.labelled()
+    key = f"{train.fingerprint[:24]}-{VERSION}-{WIDTH}-{IMAGES_SEEN[train.shape[0]]}"
+    path = cache_folder() / "judges" / f"{key}.safetensors"
+    classifier = Classifier(train.shape, train.classes, WIDTH)
+    try:
+        weights, _ = read_tensors(path, "")
+        classifier.load_state_dict(weights)
+    except (UserError, RuntimeError):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(20_26)
+            classifier = Classifier(train.shape, train.classes, WIDTH)
+            train_judge(classifier, train, device, IMAGES_SEEN[train.shape[0]], progress)
+        try:
+            write_tensors(path, classifier.state_dict(), {"source": train.name})
+        except UserError:
+            pass  # a cache that can't be written costs time and nothing else
+    return Judge(classifier.eval().requires_grad_(False).to(device), key)
+
+
+def train_judge(
+    classifier: Classifier,
+    train: LabelledImages,
+    device: torch.device,
+    images_seen: int,
+    progress: Callable[[float], None],
+) -> None:
+    """Train by label-smoothed cross-entropy on shifted (and, in colour, mirrored) images.
+
+    The learning rate rises and falls once (Smith and Topin 2018).
+    """
+    classifier.train().to(device)
+    batches = Batches(train, BATCH, device, seed=1)
+    steps = max(100, images_seen // batches.batch_size)
+    optimiser = torch.optim.SGD(
+        classifier.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.3, total_steps=steps, pct_start=0.2)
+    generator = torch.Generator().manual_seed(2)
+    step = 0
+    for epoch in range(math.ceil(steps / batches.steps_per_epoch)):
+        for images, labels in batches.epoch(epoch):
+            seen = shifted(to_input(images), generator, mirror=images.shape[1] == 3)
+            loss = F.cross_entropy(classifier(seen), labels, label_smoothing=0.1)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            step += 1
+            if step % 10 == 0:
+                progress(step / steps)
+            if step == steps:
+                return
+
+
+def shifted(
+    images: Float[Tensor, "n c h w"], generator: torch.Generator, mirror: bool, reach: float = 0.1
+) -> Float[Tensor, "n c h w"]:
+    """Each image moved by up to a tenth of its side, its edge repeated, and perhaps mirrored."""
+    number, _, height, width = images.shape
+    pad = max(1, round(reach * min(height, width)))
+    padded = F.pad(images, (pad, pad, pad, pad), mode="replicate")
+    down, across = torch.randint(0, 2 * pad + 1, (2, number, 1), generator=generator)
+    rows = (down + torch.arange(height)).to(images.device)
+    columns = across + torch.arange(width)
+    if mirror:
+        flip = torch.rand(number, 1, generator=generator) < 0.5
+        columns = torch.where(flip, columns.flip(1), columns)
+    columns = columns.to(images.device)
+    index = torch.arange(number, device=images.device)[:, None, None]
+    moved = padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]]
+    return moved.permute(0, 3, 1, 2)

@@ -1,0 +1,84 @@
+"""Files that are either whole or not there: written beside, then renamed into place."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from condvae.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically: readers see the old content or the new, never a part.
+
+    Raises:
+        UserError: the folder can't be written to, or the disk is full.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True) if os.access(path.parent, os.W_OK) else None
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """The sentence for a full disk, a read-only folder, a path that is a file."""
+    reason = error.strerror or str(error)
+    return UserError(f"{path}: cannot be written ({reason}); free some space or choose another --out")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, as UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically; numbers that JSON has no word for become null."""
+    write_text(path, json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """The same nested value with NaN and infinities replaced by None."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and value - value != 0 else value
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Any) -> None:
+    """Write tensors and a JSON-able value into one safetensors file, atomically."""
+    from safetensors.torch import save
+
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(whole, metadata={"condvae": json.dumps(about)}))
+
+
+def read_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
+    """Tensors and value that `write_tensors` wrote. Nothing that is read can run code.
+
+    Raises:
+        UserError: the file is missing, cut short, damaged, or not condvae's.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})["condvae"])
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; {what}") from error
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: damaged, or not written by condvae; {what}") from error

@@ -1,0 +1,348 @@
+"""Networks of a flat VAE: an encoder and a decoder, for any image size and number of channels.
+
+A network maps images of -1 to 1 and a condition to the parameters of a posterior, and latents and a
+condition to the parameters of a likelihood. It knows nothing of what those parameters mean.
+Positional parameters are what the model prescribes, keyword-only ones what a recipe may choose.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from condvae.errors import UserError
+from condvae.models.conditioning import Modulation, Shift
+from condvae.registry import Registry
+
+Shape = tuple[int, int, int]
+Condition = Float[Tensor, "batch e"]
+
+ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
+
+
+def activation_named(name: str) -> nn.Module:
+    """The activation function of that name."""
+    if name not in ACTIVATIONS:
+        raise UserError(f"activation {name!r} does not exist (there are: {', '.join(ACTIVATIONS)})")
+    return ACTIVATIONS[name]()
+
+
+class Network(nn.Module, ABC):
+    """An encoder and a decoder of matching shapes.
+
+    Arguments:
+        shape: `(C, H, W)` of the images.
+        parameters_per_channel: numbers that the likelihood needs for each channel of a pixel.
+        latents: numbers in the latent vector.
+        posterior_parameters: numbers that the posterior needs.
+        condition: the widths of the encoder's and of the decoder's condition; 0 for none.
+    """
+
+    channels_last = False
+
+    @abstractmethod
+    def encode(
+        self, image: Float[Tensor, "batch c h w"], condition: Condition
+    ) -> Float[Tensor, "batch p"]:
+        """Parameters of the posterior."""
+
+    @abstractmethod
+    def decode(
+        self, z: Float[Tensor, "batch z"], condition: Condition
+    ) -> Float[Tensor, "batch q h w"]:
+        """Parameters of the likelihood, `C * parameters_per_channel` channels."""
+
+
+# ------------------------------------------------------------------------------------------- mlp
+
+
+class Mlp(Network):
+    """Fully connected layers, mirrored; the condition is added to the first hidden layer of each half.
+
+    Keyword arguments:
+        widths: hidden units of the encoder's layers, from image to latents.
+        activation: relu, silu or gelu.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        parameters_per_channel: int,
+        latents: int,
+        posterior_parameters: int,
+        condition: tuple[int, int],
+        *,
+        widths: tuple[int, ...] = (512, 256),
+        activation: str = "silu",
+    ) -> None:
+        super().__init__()
+        channels, height, width = shape
+        self.output_shape = (channels * parameters_per_channel, height, width)
+        act = activation_named(activation)
+        self.encoder_in = nn.Linear(math.prod(shape), widths[0])
+        self.encoder_label = Shift(condition[0], widths[0])
+        self.encoder_rest = _dense(act, [*widths, posterior_parameters])
+        self.decoder_in = nn.Linear(latents, widths[-1])
+        self.decoder_label = Shift(condition[1], widths[-1])
+        self.decoder_rest = _dense(act, [*widths[::-1], math.prod(self.output_shape)])
+
+    def encode(
+        self, image: Float[Tensor, "batch c h w"], condition: Condition
+    ) -> Float[Tensor, "batch p"]:
+        hidden = self.encoder_label(self.encoder_in(image.flatten(1)), condition)
+        parameters: Tensor = self.encoder_rest(hidden)
+        return parameters
+
+    def decode(
+        self, z: Float[Tensor, "batch z"], condition: Condition
+    ) -> Float[Tensor, "batch q h w"]:
+        hidden = self.decoder_label(self.decoder_in(z), condition)
+        parameters: Tensor = self.decoder_rest(hidden)
+        return parameters.unflatten(1, self.output_shape)
+
+
+def _dense(activation: nn.Module, widths: list[int]) -> nn.Sequential:
+    """Activation and linear layer in turn, through the given widths."""
+    pairs = [(activation, nn.Linear(a, b)) for a, b in itertools.pairwise(widths)]
+    return nn.Sequential(*itertools.chain.from_iterable(pairs))
+
+
+# ------------------------------------------------------------------------------------------ conv
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions on a residual branch that starts at zero, modulated by the condition.
+
+    No normalisation: a branch that starts at zero trains as stably (Zhang et al. 2019, Fixup), and
+    normalisation is what a small network on a CPU spends much of its time in.
+    """
+
+    def __init__(self, channels: int, condition: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.label = Modulation(condition, channels)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.activation = activation
+        nn.init.zeros_(self.second.weight)
+
+    def forward(
+        self, x: Float[Tensor, "batch c h w"], condition: Condition
+    ) -> Float[Tensor, "batch c h w"]:
+        branch = self.label(self.first(self.activation(x)), condition)
+        changed: Tensor = x + self.second(self.activation(branch))
+        return changed
+
+
+class Conv(Network):
+    """A lean convolutional network: most of its work is 3x3 convolutions on small feature maps.
+
+    The image is cut into patches, which become the channels of the first feature map; strided
+    convolutions halve that until it is at most 8 pixels wide. The decoder mirrors it, going up by a
+    1x1 convolution and a pixel shuffle (Shi et al. 2016), so that nothing ever works at full
+    resolution. Sides that don't divide are padded on the way in and cropped on the way out.
+
+    Keyword arguments:
+        width: channels of the first feature map; they double with every halving.
+        patch: side of the patches.
+        blocks: residual blocks at the smallest resolution, at the next, and so on; the last number
+            holds for all that follow.
+        hidden: units of the dense layer next to the latents, in the encoder.
+        widest: no feature map has more channels than this.
+        activation: relu, silu or gelu.
+    """
+
+    channels_last = True
+
+    def __init__(
+        self,
+        shape: Shape,
+        parameters_per_channel: int,
+        latents: int,
+        posterior_parameters: int,
+        condition: tuple[int, int],
+        *,
+        width: int = 32,
+        patch: int = 2,
+        blocks: tuple[int, ...] = (1,),
+        hidden: int = 256,
+        widest: int = 256,
+        activation: str = "silu",
+    ) -> None:
+        super().__init__()
+        channels, *size = shape
+        halvings = max(0, math.ceil(math.log2(max(size) / patch / 8)))
+        widths = [min(width * 2**level, widest) for level in range(halvings + 1)]
+        depths = [blocks[min(halvings - level, len(blocks) - 1)] for level in range(halvings + 1)]
+        scale = patch * 2**halvings
+        self.patch = patch
+        self.size = (size[0], size[1])
+        self.padding = (0, -size[1] % scale, 0, -size[0] % scale)
+        self.bottom = (widths[-1], -(-size[0] // scale), -(-size[1] // scale))
+        self.activation = activation_named(activation)
+
+        def level(index: int, label: int) -> nn.ModuleList:
+            return nn.ModuleList(
+                ResidualBlock(widths[index], label, self.activation) for _ in range(depths[index])
+            )
+
+        levels = range(halvings + 1)
+        self.stem = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
+        self.encoder_blocks = nn.ModuleList(level(index, condition[0]) for index in levels)
+        self.down = nn.ModuleList(
+            nn.Conv2d(narrow, wide, 3, stride=2, padding=1)
+            for narrow, wide in itertools.pairwise(widths)
+        )
+        self.encoder_hidden = nn.Linear(math.prod(self.bottom), hidden)
+        self.encoder_label = Shift(condition[0], hidden)
+        self.encoder_out = nn.Linear(hidden, posterior_parameters)
+
+        self.decoder_in = nn.Linear(latents, math.prod(self.bottom))
+        self.decoder_label = Shift(condition[1], math.prod(self.bottom))
+        self.decoder_blocks = nn.ModuleList(level(index, condition[1]) for index in levels[::-1])
+        self.up = nn.ModuleList(
+            nn.Conv2d(wide, 4 * narrow, 1) for wide, narrow in itertools.pairwise(widths[::-1])
+        )
+        self.head = nn.Conv2d(
+            widths[0], channels * parameters_per_channel * patch**2, 3, padding=1
+        )
+
+    def encode(
+        self, image: Float[Tensor, "batch c h w"], condition: Condition
+    ) -> Float[Tensor, "batch p"]:
+        patches = F.pixel_unshuffle(F.pad(image, self.padding, value=-1.0), self.patch)
+        x = self.stem(patches.contiguous(memory_format=torch.channels_last))
+        for index, blocks in enumerate(self.encoder_blocks):
+            if index > 0:
+                x = self.down[index - 1](self.activation(x))
+            for block in blocks:
+                x = block(x, condition)
+        hidden = self.encoder_hidden(self.activation(x).flatten(1))
+        hidden = self.encoder_label(hidden, condition)
+        parameters: Tensor = self.encoder_out(self.activation(hidden))
+        return parameters
+
+    def decode(
+        self, z: Float[Tensor, "batch z"], condition: Condition
+    ) -> Float[Tensor, "batch q h w"]:
+        x = self.decoder_label(self.decoder_in(z), condition).unflatten(1, self.bottom)
+        x = x.contiguous(memory_format=torch.channels_last)
+        for index, blocks in enumerate(self.decoder_blocks):
+            if index > 0:
+                x = F.pixel_shuffle(self.up[index - 1](x), 2)
+            for block in blocks:
+                x = block(x, condition)
+        x = F.pixel_shuffle(self.head(self.activation(x)), self.patch)
+        return x[:, :, : self.size[0], : self.size[1]]
+
+
+# ---------------------------------------------------------------------------------------- resnet
+
+
+class BasicBlock(nn.Module):
+    """The block of ResNet-18 (He et al. 2016), going down by a stride or up by a nearest upsampling.
+
+    Going up, the first convolution keeps the channels and the second changes them.
+    """
+
+    def __init__(self, wide: int, out: int, condition: int, stride: int = 1, up: int = 1) -> None:
+        super().__init__()
+        middle = wide if up > 1 or out < wide else out
+        self.up = up
+        self.first = nn.Conv2d(wide, middle, 3, stride, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(middle)
+        self.label = Modulation(condition, middle)
+        self.second = nn.Conv2d(middle, out, 3, padding=1, bias=False)
+        self.second_norm = nn.BatchNorm2d(out)
+        self.shortcut: nn.Module = nn.Identity()
+        if wide != out or stride > 1:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(wide, out, 1, stride, bias=False), nn.BatchNorm2d(out)
+            )
+
+    def forward(
+        self, x: Float[Tensor, "batch c h w"], condition: Condition
+    ) -> Float[Tensor, "batch d i j"]:
+        if self.up > 1:
+            x = F.interpolate(x, scale_factor=self.up, mode="nearest")
+        branch = F.relu(self.label(self.norm(self.first(x)), condition))
+        return F.relu(self.second_norm(self.second(branch)) + self.shortcut(x))
+
+
+class ResNet(Network):
+    """A ResNet-18 without its classifier, and its mirror image as the decoder.
+
+    Keyword arguments:
+        width: channels of the first of four stages; they double with each.
+        blocks: basic blocks a stage.
+    """
+
+    channels_last = True
+
+    def __init__(
+        self,
+        shape: Shape,
+        parameters_per_channel: int,
+        latents: int,
+        posterior_parameters: int,
+        condition: tuple[int, int],
+        *,
+        width: int = 64,
+        blocks: int = 2,
+    ) -> None:
+        super().__init__()
+        channels, height, columns = shape
+        self.size = (height, columns)
+        self.bottom = (8 * width, -(-height // 8), -(-columns // 8))
+
+        stages = [width, width, 2 * width, 4 * width, 8 * width]
+        self.stem = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.stem_norm = nn.BatchNorm2d(width)
+        self.encoder = nn.ModuleList()
+        for stage, (narrow, wide) in enumerate(itertools.pairwise(stages)):
+            stride = 1 if stage == 0 else 2
+            self.encoder.append(BasicBlock(narrow, wide, condition[0], stride))
+            self.encoder.extend(BasicBlock(wide, wide, condition[0]) for _ in range(blocks - 1))
+        self.encoder_out = nn.Linear(8 * width, posterior_parameters)
+
+        stages = [8 * width, 4 * width, 2 * width, width, width]
+        self.decoder_in = nn.Linear(latents, math.prod(self.bottom))
+        self.decoder = nn.ModuleList()
+        for stage, (wide, narrow) in enumerate(itertools.pairwise(stages)):
+            up = 1 if stage == 0 else 2
+            self.decoder.append(BasicBlock(wide, narrow, condition[1], up=up))
+            self.decoder.extend(BasicBlock(narrow, narrow, condition[1]) for _ in range(blocks - 1))
+        self.head = nn.Conv2d(width, channels * parameters_per_channel, 3, padding=1)
+
+    def encode(
+        self, image: Float[Tensor, "batch c h w"], condition: Condition
+    ) -> Float[Tensor, "batch p"]:
+        x = F.relu(self.stem_norm(self.stem(image.contiguous(memory_format=torch.channels_last))))
+        for block in self.encoder:
+            x = block(x, condition)
+        parameters: Tensor = self.encoder_out(x.mean((2, 3)))
+        return parameters
+
+    def decode(
+        self, z: Float[Tensor, "batch z"], condition: Condition
+    ) -> Float[Tensor, "batch q h w"]:
+        x = self.decoder_in(z).unflatten(1, self.bottom)
+        x = x.contiguous(memory_format=torch.channels_last)
+        for block in self.decoder:
+            x = block(x, condition)
+        return self.head(x)[:, :, : self.size[0], : self.size[1]]
+
+
+NETWORKS = Registry[Network](
+    "network",
+    {
+        "mlp": Mlp,
+        "conv": Conv,
+        "resnet": ResNet,
+    },
+)

@@ -1,0 +1,1 @@
+"""Ground floor: distributions over images and latents. It knows nothing of data, models or files."""

@@ -1,0 +1,1 @@
+"""Recipes: TOML files of the schema in `condvae.config`."""

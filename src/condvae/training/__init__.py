@@ -1,0 +1,1 @@
+"""Second floor: trains any model on any data by any objective."""

@@ -1,0 +1,83 @@
+"""All that resuming needs, in one safetensors file: written whole or not at all, and no pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from condvae.errors import UserError
+from condvae.files import read_tensors, write_tensors
+from condvae.training.ema import WeightAverage
+
+
+def save_checkpoint(
+    path: Path,
+    modules: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: WeightAverage,
+    counters: dict[str, Any],
+) -> None:
+    """Write weights, optimiser, average, random state and counters.
+
+    Raises:
+        UserError: the folder can't be written to, or the disk is full; an older checkpoint stays.
+    """
+    tensors: dict[str, Tensor] = {}
+    tensors.update(_prefixed("weights", modules.state_dict()))
+    tensors.update(_prefixed("average", average.state_dict()))
+    state = optimiser.state_dict()
+    for index, values in state["state"].items():
+        tensors.update(_prefixed(f"optimiser.{index}", values))
+    tensors["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    groups = [{k: v for k, v in g.items() if _is_json(v)} for g in state["param_groups"]]
+    # Names may share one tensor's memory (tied or viewed weights); safetensors wants them apart.
+    apart = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    write_tensors(path, apart, {"counters": counters, "groups": groups})
+
+
+def load_checkpoint(
+    path: Path, modules: nn.Module, optimiser: torch.optim.Optimizer, average: WeightAverage
+) -> dict[str, Any]:
+    """Put everything back as it was; returns the counters.
+
+    Raises:
+        UserError: the file is missing or damaged, or belongs to another model.
+    """
+    tensors, about = read_tensors(path, "there is nothing to resume; train without --resume")
+    try:
+        modules.load_state_dict(_under("weights", tensors))
+        average.load_state_dict(_under("average", tensors))
+        state = optimiser.state_dict()
+        groups = [g | saved for g, saved in zip(state["param_groups"], about["groups"], strict=True)]
+        indices = sorted({int(k.split(".")[1]) for k in tensors if k.startswith("optimiser.")})
+        values = {index: _under(f"optimiser.{index}", tensors) for index in indices}
+        optimiser.load_state_dict({"state": values, "param_groups": groups})
+        torch.set_rng_state(tensors["random.cpu"])
+        if "random.cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["random.cuda"])
+        return dict(about["counters"])
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: does not belong to this recipe; train into another --out") from error
+
+
+def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    start = prefix + "."
+    return {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True

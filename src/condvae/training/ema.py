@@ -1,0 +1,58 @@
+"""An average of the weights whose horizon grows with the run."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class WeightAverage:
+    """Power-law average (Karras et al. 2024, section 3.1): its width is a share of the steps so far.
+
+    A fixed decay of 0.999 remembers the first steps of a short run and forgets too fast in a long
+    one; here step `t` enters with `1 - (1 - 1/t)^(gamma + 1)`, so that the average always covers
+    about the last `width` of the run, whatever its length.
+
+    Arguments:
+        model: the module whose parameters and floating-point buffers are averaged.
+        width: relative standard deviation of the average's window; 0 keeps the newest weights.
+    """
+
+    def __init__(self, model: nn.Module, width: float) -> None:
+        self.gamma = gamma_of_width(width) if width > 0 else None
+        self.live = dict(model.state_dict(keep_vars=False))
+        self.average = {name: tensor.clone() for name, tensor in self.live.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after step number `step` (from 1)."""
+        floats = [name for name, tensor in self.live.items() if tensor.is_floating_point()]
+        share = 1.0 if self.gamma is None else 1 - (1 - 1 / step) ** (self.gamma + 1)
+        torch._foreach_lerp_(
+            [self.average[name] for name in floats], [self.live[name] for name in floats], share
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averaged weights (integer buffers as they are now)."""
+        return {
+            name: tensor if tensor.is_floating_point() else self.live[name]
+            for name, tensor in self.average.items()
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over averaged weights."""
+        for name, tensor in self.average.items():
+            tensor.copy_(state[name])
+
+
+def gamma_of_width(width: float) -> float:
+    """The exponent whose window has this relative standard deviation (Karras et al. 2024, section 3.1).
+
+    `width^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))`, solved by bisection.
+    """
+    low, high = 0.0, 1e6
+    for _ in range(100):
+        gamma = (low + high) / 2
+        wider = (gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3)) > width**2
+        low, high = (gamma, high) if wider else (low, gamma)
+    return low

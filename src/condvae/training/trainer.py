@@ -1,0 +1,391 @@
+"""Training: `setup -> fit -> validate`, on any device, interruptible at any step."""
+
+from __future__ import annotations
+
+import math
+import platform
+import signal
+import time
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+import condvae
+from condvae import config as configuration
+from condvae.config import Config, TrainingConfig
+from condvae.data.batches import Batches, in_order
+from condvae.data.dataset import LabelledImages
+from condvae.errors import UserError
+from condvae.files import write_text
+from condvae.models.families import build_model
+from condvae.models.protocol import ConditionalModel
+from condvae.objectives import OBJECTIVES, Loss
+from condvae.run import CHECKPOINT, CONFIG, MODEL, choose_device, save_model
+from condvae.training.checkpoint import load_checkpoint, save_checkpoint
+from condvae.training.ema import WeightAverage
+from condvae.training.monitor import Monitor
+from condvae.training.schedule import learning_rate, progress
+
+LOG_EVERY = 50
+VALIDATION_IMAGES = 2000
+SKIPS_IN_A_ROW = 50
+
+
+class Interrupted(Exception):
+    """Training was stopped by Ctrl-C or a signal, after its checkpoint was written."""
+
+
+class ModelAndObjective(nn.Module):
+    """What is trained: the model and, with it, whatever the objective holds."""
+
+    def __init__(self, model: nn.Module, objective: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+
+    def forward(self, x: Tensor, y: Tensor, share: float) -> Loss:
+        loss: Loss = self.objective(self.model, x, y, share)
+        return loss
+
+
+class Trainer:
+    """Trains one model into one run directory.
+
+    Arguments:
+        config: the recipe.
+        data: images to train on and images to watch the training with.
+        out: the run directory.
+        resume: go on from the directory's checkpoint.
+        quiet: show nothing.
+
+    Raises:
+        UserError: the config is impossible, the device is missing, the directory can't be used.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        data: tuple[LabelledImages, LabelledImages],
+        out: Path,
+        resume: bool = False,
+        quiet: bool = False,
+    ) -> None:
+        self.config, self.settings, self.out = config, config.training, out
+        settings = config.training
+        _check(settings)
+        device = choose_device(settings.device)
+        precision = choose_precision(settings.precision, device)
+        self.accelerator = Accelerator(
+            cpu=device.type == "cpu", mixed_precision="bf16" if precision == "bf16" else "no"
+        )
+        self.precision = precision
+        self.device = device
+
+        self.train_data, self.validation_data = data
+        torch.manual_seed(settings.seed)
+        model = build_model(config.model, self.train_data.shape, self.train_data.classes)
+        self.pair = ModelAndObjective(model, OBJECTIVES.build(settings.objective)).to(device)
+        self.model = typing.cast(ConditionalModel, self.pair.model)
+        self.optimiser = build_optimiser(settings, self.pair, device)
+        self.step_module, self.prepared = self.accelerator.prepare(self.pair, self.optimiser)
+        self.average = WeightAverage(self.pair.model, settings.ema)
+        self.batches = Batches(self.train_data, settings.batch_size, device, seed=settings.seed)
+
+        self.step, self.seconds, self.skipped, self.usual_norm = 0, 0.0, 0, math.nan
+        if resume:
+            self._restore(
+                load_checkpoint(out / CHECKPOINT, self.pair, self.optimiser, self.average)
+            )
+        write_text(out / CONFIG, configuration.to_toml(config))
+        self.monitor = Monitor(out, self.step, quiet)
+
+    # -------------------------------------------------------------------------------------- fit
+
+    def fit(self) -> dict[str, Any]:
+        """Train to the end of the run; writes `model.safetensors` and returns what it noted.
+
+        Raises:
+            Interrupted: a signal asked to stop; the run can be resumed.
+            UserError: training diverged, or the disk gave out. The last checkpoint stays.
+        """
+        stop = _StopSignal()
+        steps = round(self.settings.epochs * self.batches.steps_per_epoch) or None
+        limit = self.settings.minutes * 60 or None
+        started = time.monotonic() - self.seconds
+        saved = time.monotonic()
+        share = progress(self.step, steps, self.seconds, limit)
+        validated = math.floor(share * self.settings.validations)
+        meter = _Meter()
+        try:
+            with stop:
+                while share < 1:
+                    for x, y in self.batches.epoch(*divmod(self.step, self.batches.steps_per_epoch)):
+                        meter.add(self._train_step(x, y, share), len(y))
+                        self.seconds = time.monotonic() - started
+                        share = progress(self.step, steps, self.seconds, limit)
+                        if meter.steps == LOG_EVERY or share >= 1:
+                            self._log(meter, share)
+                            meter = _Meter()
+                        if math.floor(share * self.settings.validations) > validated:
+                            validated = math.floor(share * self.settings.validations)
+                            self.validate()
+                        if stop.asked or time.monotonic() - saved > self.settings.checkpoint_seconds:
+                            self._save_checkpoint()
+                            saved = time.monotonic()
+                        if stop.asked:
+                            raise Interrupted
+                        if share >= 1:
+                            break
+            self._save_checkpoint()
+            return self._finish()
+        finally:
+            self.monitor.close()
+
+    def _train_step(self, x: Tensor, y: Tensor, share: float) -> dict[str, float]:
+        """One step of the optimiser, unless its gradient is beyond use; returns its numbers."""
+        settings = self.settings
+        rate = learning_rate(
+            settings.learning_rate, self.step, settings.warmup_steps, share, settings.schedule
+        )
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        loss: Loss = self.step_module(x, y, share)
+        self.accelerator.backward(loss.value)
+        limit = settings.clip if settings.clip > 0 else math.inf
+        norm = float(nn.utils.clip_grad_norm_(self.pair.parameters(), limit))
+        usable = math.isfinite(norm) and not norm > settings.skip_above * self.usual_norm
+        if usable:
+            self.optimiser.step()
+            first = math.isnan(self.usual_norm)
+            self.usual_norm = norm if first else 0.98 * self.usual_norm + 0.02 * norm
+            self.skipped_in_a_row = 0
+        else:
+            self.skipped += 1
+            self.skipped_in_a_row += 1
+            if self.skipped_in_a_row > SKIPS_IN_A_ROW:
+                raise UserError(
+                    f"training diverged at step {self.step}: {SKIPS_IN_A_ROW} steps in a row had "
+                    f"gradients that were not finite or {settings.skip_above:g} times the usual; "
+                    "lower --training.learning-rate"
+                )
+        self.optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        self.average.update(self.step)
+        numbers = {name: float(value) for name, value in loss.metrics.items()}
+        return numbers | {"loss": float(loss.value.detach()), "gradient_norm": norm, "rate": rate}
+
+    skipped_in_a_row = 0
+
+    # ------------------------------------------------------------------------------ validate, log
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """The averaged weights' ELBO on the validation images, in nats; training isn't disturbed."""
+        if not len(self.validation_data):
+            return math.nan
+        live = {name: tensor.clone() for name, tensor in self.pair.model.state_dict().items()}
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(self.settings.seed)
+            self.pair.model.load_state_dict(self.average.state_dict())
+            self.pair.eval()
+            total, images = 0.0, 0
+            for x, y in in_order(self.validation_data, 500, self.device):
+                with self.accelerator.autocast():
+                    total += float(self.model.elbo(x, y).value.sum())
+                images += len(y)
+                if images >= VALIDATION_IMAGES:
+                    break
+            self.pair.model.load_state_dict(live)
+            self.pair.train()
+        self.validation_elbo = total / images
+        self.monitor.log({"step": self.step, "validation_elbo": self.validation_elbo})
+        return self.validation_elbo
+
+    validation_elbo = math.nan
+
+    def _log(self, meter: _Meter, share: float) -> None:
+        epoch = self.step / self.batches.steps_per_epoch
+        record = {"step": self.step, "epoch": epoch, "seconds": self.seconds, **meter.means()}
+        self.monitor.log(record | {"skipped": self.skipped})
+        seen = f"  validation {self.validation_elbo:.2f}" if self.validation_elbo < 0 else ""
+        self.monitor.show(
+            share,
+            self.seconds,
+            f"epoch {epoch:.1f}  ELBO {record['elbo']:.2f} nats{seen}  "
+            f"{record['images_per_second']:,.0f} images/s",
+        )
+
+    # --------------------------------------------------------------------------------- keep, finish
+
+    def _counters(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "skipped": self.skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
+            "usual_norm": None if math.isnan(self.usual_norm) else self.usual_norm,
+        }
+
+    def _restore(self, counters: dict[str, Any]) -> None:
+        self.step = int(counters["step"])
+        self.seconds = float(counters["seconds"])
+        self.skipped = int(counters["skipped"])
+        self.skipped_in_a_row = int(counters["skipped_in_a_row"])
+        self.usual_norm = math.nan if counters["usual_norm"] is None else counters["usual_norm"]
+
+    def _save_checkpoint(self) -> None:
+        save_checkpoint(
+            self.out / CHECKPOINT, self.pair, self.optimiser, self.average, self._counters()
+        )
+
+    def _finish(self) -> dict[str, Any]:
+        data = self.train_data
+        training = {
+            "steps": self.step,
+            "epochs": self.step / self.batches.steps_per_epoch,
+            "seconds": self.seconds,
+            "skipped_steps": self.skipped,
+            "images": len(data),
+            "source": data.name,
+            "data_fingerprint": data.fingerprint,
+            "parameters": sum(p.numel() for p in self.pair.model.parameters()),
+            "validation_elbo": self.validation_elbo if self.validation_elbo < 0 else None,
+            "device": describe_device(self.device),
+            "precision": self.precision,
+            "versions": {"condvae": condvae.__version__, "torch": torch.__version__},
+        }
+        weights = self.average.state_dict()
+        save_model(self.out, weights, self.config, data.shape, data.class_names, training)
+        return training
+
+
+class _Meter:
+    """Means over the steps since the last log."""
+
+    def __init__(self) -> None:
+        self.steps, self.images, self.started = 0, 0, time.monotonic()
+        self.sums: dict[str, float] = {}
+
+    def add(self, numbers: dict[str, float], images: int) -> None:
+        self.steps += 1
+        self.images += images
+        for name, value in numbers.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        rate = self.images / max(1e-9, time.monotonic() - self.started)
+        return {name: total / self.steps for name, total in self.sums.items()} | {
+            "images_per_second": rate
+        }
+
+
+class _StopSignal:
+    """While it is entered, Ctrl-C and SIGTERM set `asked` instead of stopping in mid-step."""
+
+    asked = False
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def __enter__(self) -> None:
+        try:
+            self.before = [signal.signal(number, self._ask) for number in self.signals]
+        except ValueError:  # not the main thread, which alone may set handlers
+            self.before = []
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in zip(self.signals, self.before, strict=False):
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: types.FrameType | None) -> None:
+        self.asked = True
+
+
+# --------------------------------------------------------------------------------------------- choices
+
+
+def _check(settings: TrainingConfig) -> None:
+    if settings.epochs <= 0 and settings.minutes <= 0:
+        raise UserError("the run has no length: give --epochs or --minutes a number above 0")
+    for name in ("epochs", "minutes"):
+        if not math.isfinite(getattr(settings, name)) or getattr(settings, name) < 0:
+            raise UserError(f"--{name} must be a number of 0 or more")
+    if settings.batch_size < 1:
+        raise UserError(f"--training.batch-size must be at least 1, not {settings.batch_size}")
+    if not 0 < settings.learning_rate < math.inf:
+        raise UserError(f"--training.learning-rate must be above 0, not {settings.learning_rate}")
+    if not 0 <= settings.ema <= 0.25:
+        raise UserError(f"--training.ema must be within 0 to 0.25, not {settings.ema}")
+    if settings.schedule not in ("cosine", "constant"):
+        raise UserError(f"--training.schedule {settings.schedule}: use cosine or constant")
+
+
+OPTIMISERS = {"adamw": torch.optim.AdamW, "adamax": torch.optim.Adamax, "adam": torch.optim.Adam}
+
+
+def build_optimiser(
+    settings: TrainingConfig, module: nn.Module, device: torch.device
+) -> torch.optim.Optimizer:
+    """The optimiser by name; weight decay only on matrices and kernels, never on biases and scales.
+
+    Raises:
+        UserError: there is no optimiser of that name.
+    """
+    if settings.optimiser not in OPTIMISERS:
+        raise UserError(
+            f"--training.optimiser {settings.optimiser}: unknown (there are: {', '.join(OPTIMISERS)})"
+        )
+    options: dict[str, Any] = {"lr": settings.learning_rate, "betas": (0.9, settings.beta2)}
+    decay = settings.weight_decay if settings.optimiser == "adamw" else 0.0
+    options |= {"foreach": True} if settings.optimiser == "adamax" else {"fused": True}
+    matrices = [p for p in module.parameters() if p.ndim > 1]
+    others = [p for p in module.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+    return OPTIMISERS[settings.optimiser](groups, **options)
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """`bf16` or `fp32`; `auto` times a small matrix product in both on this device.
+
+    Some processors have fast bf16 units, and on others bf16 is emulated, a hundred times slower than
+    float32; no list of names is as reliable as a millisecond's trial.
+
+    Raises:
+        UserError: the name is unknown.
+    """
+    if precision in ("fp32", "bf16"):
+        return precision
+    if precision != "auto":
+        raise UserError(f"--training.precision {precision}: use auto, fp32 or bf16")
+    times = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(256, 256, dtype=dtype, device=device)
+        times[dtype] = min(_seconds(matrix, device) for _ in range(4))
+    return "bf16" if times[torch.bfloat16] < 0.7 * times[torch.float32] else "fp32"
+
+
+def _seconds(matrix: Tensor, device: torch.device) -> float:
+    start = time.perf_counter()
+    _ = matrix @ matrix
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def describe_device(device: torch.device) -> str:
+    """The hardware in words: the GPU's name, or the processor's and how many threads are used."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [x.split(":", 1)[1] for x in info.read_text().splitlines() if "model name" in x]
+        name = models[0].strip() if models else name
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+__all__ = ["MODEL", "Interrupted", "Trainer", "build_optimiser", "choose_precision"]

@@ -1,0 +1,1 @@
+"""Upper floor: what a person asks for, one function a verb, as `condvae.train`, `condvae.swap` ..."""

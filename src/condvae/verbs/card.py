@@ -1,0 +1,88 @@
+"""The model card: a run directory's `README.md`, written from what the run holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from condvae.files import write_text
+from condvae.run import load
+
+
+def write_card(path: Path) -> None:
+    """Write the card of a finished run, with its evaluation where there is one."""
+    run = load(path, "cpu")
+    training, config = run.training, run.config
+    lines = [
+        f"# A conditional VAE trained on {Path(config.data.source).name}",
+        "",
+        config.about or "Trained with condvae.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| model | {config.model.family}, {config.model.network}, {training['parameters']:,} parameters |",
+        f"| likelihood, prior | {config.model.likelihood}, {config.model.prior} |",
+        f"| latents | {config.model.latents} |",
+        f"| images | {training['images']:,} of {'x'.join(map(str, run.model.shape))}, "
+        f"{len(run.class_names)} classes: {', '.join(run.class_names[:20])} |",
+        f"| training | {training['steps']:,} steps, {training['epochs']:.1f} epochs, "
+        f"{training['seconds']:.0f} s on {training['device']}, {training['precision']} |",
+        f"| objective | {config.training.objective}, seed {config.training.seed} |",
+        f"| versions | condvae {training['versions']['condvae']}, "
+        f"torch {training['versions']['torch']} |",
+        "",
+        "Load it with `condvae.load(\"this folder\").model`.",
+        "",
+        *_evaluation(path / "evaluation.json"),
+        "## Limits",
+        "",
+        "It knows the classes and the kind of images that it was trained on, and nothing else. Its",
+        "samples are no photographs of anything. The data's own licence goes with the weights.",
+        "",
+    ]
+    write_text(path / "README.md", "\n".join(lines))
+
+
+def _evaluation(path: Path) -> list[str]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return ["Not evaluated yet: `condvae evaluate` with this folder.", ""]
+    rows = [f"| {name} | {value} |" for name, value in table_rows(found)]
+    head = f"## Evaluation: {found['images']:,} {found['split']} images of {found['source']}"
+    return [head, "", "| | |", "|---|---|", *rows, ""]
+
+
+def table_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """An evaluation as rows of name and number, for the terminal and for the card."""
+
+    def nats(key: str) -> str:
+        value, error = found.get(f"{key}_nats"), found.get(f"{key}_nats_stderr")
+        return "no bound" if value is None else f"{value:.2f} ± {error:.2f} nats"
+
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{value:.4f}"
+
+    rows = [
+        ("ELBO of log p(x|y)", nats("elbo")),
+        (f"log p(x|y), importance-weighted, S = {found['samples']}", nats("log_likelihood")),
+        (f"log p(x), importance-weighted, S = {found['samples']}", nats("marginal_log_likelihood")),
+    ]
+    if found.get("bits_per_dim") is not None:
+        rows.append(("bits/dim of log p(x)", f"{found['bits_per_dim']:.4f}"))
+    if found.get("objective_nats_no_bound") is not None:
+        rows.append(("loss + KL (no bound)", f"{found['objective_nats_no_bound']:.2f} nats"))
+    probes = found["latent_probe_accuracy"]
+    return rows + [
+        ("KL", f"{found['kl_nats']:.2f} nats"),
+        ("active units", f"{found['active_units']} of {found['latents']}"),
+        ("judge on real images", share(found["judge_accuracy"])),
+        ("judge on reconstructions", share(found["reconstruction_accuracy"])),
+        ("swap accuracy (follows the given label)", share(found["swap_accuracy"])),
+        ("swaps still read as the true label", share(found["swap_kept_accuracy"])),
+        ("sample accuracy", share(found["sample_accuracy"])),
+        (f"linear probe z to y (chance {found['chance']:.3g})", share(probes["linear"])),
+        ("MLP probe z to y", share(probes["mlp"])),
+        ("label read by Bayes from p(x|y)", share(found.get("generative_accuracy"))),
+    ]

@@ -1,0 +1,79 @@
+"""`condvae sample`: images by class, made up by the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from condvae.errors import UserError
+from condvae.files import write_bytes
+from condvae.run import Run, load
+from condvae.verbs.swap import draw_samples, save_picture
+
+
+def sample(
+    run: str | Path | Run,
+    *,
+    labels: Sequence[int | str] | None = None,
+    count: int = 10,
+    temperature: float = 1.0,
+    out: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Draw images from the prior under given labels.
+
+    Writes `samples.png`, and `samples.npz` with `images` (uint8, NCHW) and `labels`.
+
+    Arguments:
+        run: a run directory.
+        labels: class numbers or names; all classes by default.
+        count: images a class.
+        temperature: factor of the prior's scale; below 1 gives more typical images.
+        out: folder; by default the run's `figures`.
+
+    Raises:
+        UserError: the run or a flag is wrong, a label out of range.
+    """
+    if count < 1:
+        raise UserError(f"--count {count}: must be at least 1")
+    if not (0 <= temperature < math.inf):
+        raise UserError(f"--temperature {temperature}: must be a number of 0 or more")
+    loaded = run if isinstance(run, Run) else load(run, device)
+    names = loaded.class_names
+    chosen = list(range(len(names))) if not labels else [_label(x, names) for x in labels]
+    folder = Path(out) if out else loaded.path / "figures"
+    picture, images = draw_samples(loaded, chosen, count, temperature, seed)
+    buffer = BytesIO()
+    np.savez_compressed(
+        buffer,
+        images=images.reshape(-1, *loaded.model.shape),
+        labels=np.repeat(np.array(chosen), count),
+        class_names=np.array(names),
+    )
+    path = save_picture(picture, folder / "samples.png")
+    write_bytes(folder / "samples.npz", buffer.getvalue())
+    return {"files": {"samples.png": str(path), "samples.npz": str(folder / "samples.npz")}}
+
+
+def _label(label: int | str, names: Sequence[str]) -> int:
+    """A class's number, given its name or number."""
+    if str(label) in names:
+        return list(names).index(str(label))
+    try:
+        number = int(label)
+    except ValueError:
+        number = -1
+    if not 0 <= number < len(names):
+        raise UserError(
+            f"--labels {label}: no such class (there are: "
+            + ", ".join(f"{index} {name}" for index, name in enumerate(names[:12]))
+            + (" ..." if len(names) > 12 else "")
+            + ")"
+        )
+    return number

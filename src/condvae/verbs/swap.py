@@ -1,0 +1,225 @@
+"""`condvae swap`: what the model makes of right and of wrong labels, as pictures and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from condvae.data import LabelledImages, wrong_labels
+from condvae.errors import UserError
+from condvae.evaluation.bounds import fixed_binarisation
+from condvae.evaluation.labels import sampled, swapped
+from condvae.figures import label_grid, pairs, sample_grid
+from condvae.files import cannot_write, write_bytes, write_json
+from condvae.run import Run, load
+from condvae.verbs.sources import test_images
+
+ENCODE_WITH = ("true", "wrong")
+
+
+def swap(
+    run: str | Path | Run,
+    *,
+    count: int = 25,
+    data: str | None = None,
+    data_root: str | Path | None = None,
+    encode_with: str = "true",
+    all: bool = False,
+    arrays: str | Path | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Draw test images with their correct and with wrong labels, and write it all down.
+
+    Writes `correct-labels.png`, `wrong-labels.png`, `every-label.png`, `samples.png` and `swap.json`.
+
+    Arguments:
+        run: a run directory.
+        count: images in each of the two pictures.
+        data: other test images than the run's own.
+        data_root: where datasets are looked for.
+        encode_with: "true": encode with the true label and decode with the wrong one; "wrong":
+            encode with the wrong one too, as the notebooks did.
+        all: swap the whole test set, for `arrays`.
+        arrays: an .npz to write `image`, `label`, `given_label`, `output` (uint8, NCHW) to.
+        out: folder of the pictures; by default the run's `figures`.
+        seed: which images, which wrong labels, which samples.
+
+    Returns:
+        What `swap.json` holds: files, and an entry for every image shown.
+
+    Raises:
+        UserError: the run, the data or a flag is wrong.
+    """
+    if encode_with not in ENCODE_WITH:
+        raise UserError(f"--encode-with {encode_with}: use true or wrong")
+    if count < 1:
+        raise UserError(f"--count {count}: must be at least 1")
+    if all and not arrays:
+        raise UserError("--all: give --arrays FILE.npz to say where the whole test set is to go")
+    loaded = run if isinstance(run, Run) else load(run, device)
+    images = test_images(loaded, data, data_root)
+    names = images.class_names
+    generator = np.random.default_rng(seed)
+    given = wrong_labels(images.labels, images.classes, generator)
+    shown = _spread(images, min(count, len(images)), generator)
+    folder = Path(out) if out else loaded.path / "figures"
+
+    right = _outputs(loaded, images, shown, images.labels[shown], "true", seed)
+    wrong = _outputs(loaded, images, shown, given[shown], encode_with, seed)
+    inputs = np.asarray(images.images[shown])
+    label_names = [names[label] for label in images.labels[shown]]
+    given_names = [names[label] for label in given[shown]]
+    what = f"{images.name}, {images.split} images"
+    how = "the same label" if encode_with == "wrong" else "its true label"
+    figures = {
+        "correct-labels.png": pairs(
+            inputs,
+            right,
+            label_names,
+            "With their correct labels",
+            f"{what}: the input, and beside it what the model makes of it under that label",
+        ),
+        "wrong-labels.png": pairs(
+            inputs,
+            wrong,
+            [f"{a} → {b}" for a, b in zip(label_names, given_names, strict=True)],
+            "With wrong labels",
+            f"{what}: the input (encoded with {how}), and what the model makes of it under the "
+            "label after the arrow",
+        ),
+        "every-label.png": _every_label(loaded, images, encode_with, seed),
+        "samples.png": draw_samples(loaded, range(len(names))[:20], 10, 1.0, seed)[0],
+    }
+    paths = {name: save_picture(picture, folder / name) for name, picture in figures.items()}
+    error = ((inputs.astype(float) - wrong) ** 2).mean((1, 2, 3)) / 255**2
+    result: dict[str, Any] = {
+        "run": str(loaded.path),
+        "source": images.name,
+        "split": images.split,
+        "encode_with": encode_with,
+        "seed": seed,
+        "files": {name: str(path) for name, path in paths.items()},
+        "images": [
+            {
+                "index": int(index),
+                "label": int(images.labels[index]),
+                "given_label": int(given[index]),
+                "label_name": label_name,
+                "given_name": given_name,
+                "mean_squared_change": round(float(change), 6),
+            }
+            for index, label_name, given_name, change in zip(
+                shown, label_names, given_names, error, strict=True
+            )
+        ],
+    }
+    if arrays:
+        chosen = np.arange(len(images)) if all else shown
+        output = wrong if not all else _outputs(loaded, images, chosen, given, encode_with, seed)
+        target = Path(arrays)
+        _save_arrays(target, images, chosen, given[chosen], output)
+        result["arrays"] = str(target)
+    write_json(folder / "swap.json", result)
+    result["files"]["swap.json"] = str(folder / "swap.json")
+    return result
+
+
+def _outputs(
+    run: Run,
+    images: LabelledImages,
+    chosen: NDArray[np.integer],
+    given: NDArray[np.int64],
+    encode_with: str,
+    seed: int,
+) -> NDArray[np.uint8]:
+    x = torch.tensor(images.images[chosen], device=run.device)
+    y = torch.tensor(images.labels[chosen], device=run.device)
+    observed = fixed_binarisation(run.model, x, seed)
+    to = torch.tensor(given, device=run.device)
+    return swapped(run.model, observed, y, to, encode_with).cpu().numpy()
+
+
+def _spread(
+    images: LabelledImages, count: int, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """Indices of a number of images at random, all classes alike as far as it goes."""
+    order = generator.permutation(len(images))
+    rank = np.empty(len(images), dtype=np.int64)
+    for label in np.unique(images.labels):
+        members = order[images.labels[order] == label]
+        rank[members] = np.arange(len(members))
+    chosen = order[np.argsort(rank[order], kind="stable")[:count]]
+    return generator.permutation(chosen)
+
+
+def _every_label(run: Run, images: LabelledImages, encode_with: str, seed: int) -> Image.Image:
+    """One image a class (at most 20 of each), under every label."""
+    classes = min(20, images.classes)
+    firsts = [np.flatnonzero(images.labels == label)[:1] for label in range(classes)]
+    rows = np.concatenate(firsts)
+    columns = np.tile(np.arange(classes), len(rows))
+    outputs = _outputs(run, images, np.repeat(rows, classes), columns, encode_with, seed)
+    return label_grid(
+        np.asarray(images.images[rows]),
+        outputs.reshape(len(rows), classes, *images.shape),
+        [int(label) for label in images.labels[rows]],
+        images.class_names[:classes],
+        "Every label",
+        f"{images.name}, {images.split} images: a row an image, a column a label; "
+        "its true label is framed",
+    )
+
+
+def draw_samples(
+    run: Run, labels: Sequence[int], count: int, temperature: float, seed: int
+) -> tuple[Image.Image, NDArray[np.uint8]]:
+    """Samples from the prior, a row a label; the picture, and the images `[K, N, C, H, W]`."""
+    y = torch.tensor(np.repeat(np.array(labels), count), device=run.device)
+    drawn = sampled(run.model, y, temperature, seed).cpu().numpy()
+    grid = drawn.reshape(len(labels), count, *run.model.shape)
+    names = [run.class_names[label] for label in labels]
+    source = Path(run.config.data.source).name
+    caption = f"{source}: images that the model made up, a row a label"
+    if temperature != 1:
+        caption += f"; temperature {temperature:g}"
+    return sample_grid(grid, names, "Samples", caption), grid
+
+
+def save_picture(picture: Image.Image, path: Path) -> Path:
+    """Write a PNG atomically."""
+    from io import BytesIO
+
+    buffer = BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    write_bytes(path, buffer.getvalue())
+    return path
+
+
+def _save_arrays(
+    path: Path,
+    images: LabelledImages,
+    chosen: NDArray[np.integer],
+    given: NDArray[np.int64],
+    output: NDArray[np.uint8],
+) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            np.savez_compressed(
+                file,
+                image=np.asarray(images.images[chosen]),
+                label=images.labels[chosen],
+                given_label=given,
+                output=output,
+                class_names=np.array(images.class_names),
+            )
+    except OSError as error:
+        raise cannot_write(path, error) from error

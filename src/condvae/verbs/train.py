@@ -1,0 +1,104 @@
+"""`condvae train`: from a recipe to a run directory."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from condvae import config as configuration
+from condvae.config import Config
+from condvae.errors import UserError
+from condvae.files import cannot_write
+from condvae.run import CHECKPOINT, CONFIG, MODEL
+from condvae.verbs.sources import training_images
+
+
+def train(
+    recipe: str | Path | Config,
+    out: str | Path | None = None,
+    *,
+    data_root: str | Path | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """Train a model; returns its run directory.
+
+    Arguments:
+        recipe: the name of a shipped recipe, a TOML file, or a config.
+        out: the run directory; by default `runs/` and the recipe's name.
+        data_root: where datasets are looked for before anything is downloaded.
+        resume: go on with what was interrupted in `out`, to the same result.
+        quiet: show nothing.
+
+    Raises:
+        UserError: anything in the recipe, the data or the directory is wrong, or training diverged.
+        condvae.training.trainer.Interrupted: Ctrl-C; the run can be resumed.
+    """
+    config = recipe if isinstance(recipe, Config) else configuration.load_recipe(recipe)
+    name = "run" if isinstance(recipe, Config) else Path(recipe).stem
+    path = Path(out) if out else Path("runs") / name
+    config = with_absolute_paths(config)
+    if resume and (path / CONFIG).exists():
+        _check_same(config, configuration.load_recipe(path / CONFIG), path)
+    elif not resume:
+        _claim(path)
+    if resume and (path / MODEL).exists():
+        return path
+
+    images = training_images(config, data_root)
+    parts = images.split_validation(config.data.validation, config.training.seed)
+
+    from condvae.training.trainer import Trainer
+    from condvae.verbs.card import write_card
+
+    going_on = resume and (path / CHECKPOINT).exists()
+    try:
+        trainer = Trainer(config, parts, path, going_on, quiet)
+        trainer.fit()
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    write_card(path)
+    return path
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """The config with sources that are paths made absolute, so that a run is understood anywhere."""
+
+    def absolute(source: str) -> str:
+        path = Path(source).expanduser()
+        return str(path.resolve()) if source and path.exists() else source
+
+    from condvae.data.sources import SOURCES
+
+    data = config.data
+    source = data.source if data.source in SOURCES else absolute(data.source)
+    test = data.test_source if data.test_source in SOURCES else absolute(data.test_source)
+    return replace(config, data=replace(data, source=source, test_source=test))
+
+
+def _claim(path: Path) -> None:
+    """Make the run directory, which must not hold a run yet."""
+    if any((path / name).exists() for name in (MODEL, CHECKPOINT)):
+        raise UserError(
+            f"--out {path}: holds a run already; go on with it by --resume, or choose another --out"
+        )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        for left_over in (path / "tensorboard", path / "metrics.jsonl"):
+            shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _check_same(now: Config, before: Config, path: Path) -> None:
+    """A resumed run goes on as it began: any setting that differs is an error, not a surprise."""
+    mine, theirs = asdict(now), asdict(before)
+    for table in ("data", "model", "training"):
+        for field, value in mine[table].items():
+            if value != theirs[table][field] and field not in ("device", "checkpoint_seconds"):
+                raise UserError(
+                    f"--resume: {path} was begun with {table}.{field} = {theirs[table][field]!r}, "
+                    f"not {value!r}; a resumed run goes on as it began "
+                    f"(condvae train {path / CONFIG} --out {path} --resume)"
+                )
