@@ -46,7 +46,7 @@ class Swap:
     data_root: DataRoot = ""
     """Where datasets are looked for before anything is downloaded (or set CONDVAE_DATA)."""
     encode_with: str = "true"
-    """true: the wrong label goes to the decoder alone; wrong: to the encoder too, as in the notebooks."""
+    """true: the wrong label goes to the decoder alone; wrong: to the encoder as well."""
     all: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Swap the whole test set, for --arrays."""
     arrays: Annotated[str, arg(metavar="FILE.npz")] = ""
@@ -291,9 +291,7 @@ def run(arguments: Sequence[str]) -> None:
     if rest[0].startswith("-"):
         raise UserError(f"condvae train: the recipe comes first, before {rest[0]}")
     begun = load_recipe(rest[0])
-    command = tyro.cli(
-        Train, default=Train(config=begun), args=rest[1:], prog=f"{program} {rest[0]}"
-    )
+    command = tyro.cli(Train, default=Train(config=begun), args=rest[1:], prog=f"{program} {rest[0]}")
     act(command, rest[0], begun)
 
 

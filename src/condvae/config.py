@@ -166,8 +166,7 @@ def to_toml(config: Config) -> str:
         if dataclasses.is_dataclass(table):
             lines += ["", f"[{part.name}]"]
             lines += [
-                f"{item.name} = {_toml(getattr(table, item.name))}"
-                for item in dataclasses.fields(table)
+                f"{item.name} = {_toml(getattr(table, item.name))}" for item in dataclasses.fields(table)
             ]
     return "\n".join(lines) + "\n"
 

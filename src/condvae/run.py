@@ -114,6 +114,4 @@ def load(path: str | Path, device: str = "auto") -> Run:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path / MODEL}: its weights and its config do not fit together") from error
     model.eval().requires_grad_(False).to(where)
-    return Run(
-        path, config, typing.cast(ConditionalModel, model), names, dict(about["training"]), where
-    )
+    return Run(path, config, typing.cast(ConditionalModel, model), names, dict(about["training"]), where)

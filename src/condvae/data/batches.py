@@ -67,9 +67,7 @@ class Batches:
                 yield images.to(self.device), self.labels.index_select(0, at)
 
 
-def in_order(
-    data: LabelledImages, batch_size: int, device: torch.device | str
-) -> Iterator[Batch]:
+def in_order(data: LabelledImages, batch_size: int, device: torch.device | str) -> Iterator[Batch]:
     """Every image once, in order, the last batch however small."""
     for start in range(0, len(data), batch_size):
         images = torch.tensor(data.images[start : start + batch_size])

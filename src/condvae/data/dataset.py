@@ -76,7 +76,7 @@ class LabelledImages:
     def subset(self, indices: NDArray[np.integer], split: str | None = None) -> LabelledImages:
         """The images at some indices, in that order."""
         key = hashlib.sha256(self.fingerprint.encode())
-        key.update(np.ascontiguousarray(indices, dtype=np.int64))
+        key.update(np.ascontiguousarray(indices, dtype=np.int64).data)
         files = None if self.files is None else tuple(self.files[i] for i in indices)
         return replace(
             self,
@@ -115,9 +115,7 @@ class LabelledImages:
         first = self.subset(np.flatnonzero(~second), names[0])
         return first, self.subset(np.flatnonzero(second), names[1])
 
-    def split_validation(
-        self, fraction: float, seed: int
-    ) -> tuple[LabelledImages, LabelledImages]:
+    def split_validation(self, fraction: float, seed: int) -> tuple[LabelledImages, LabelledImages]:
         """The images to train on, and a stratified share of them to watch the training with."""
         return self.split_off(fraction, seed, (self.split, "validation"))
 
@@ -125,7 +123,7 @@ class LabelledImages:
 def fingerprint(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
     """SHA-256 of shape, labels and pixels, in hexadecimal."""
     key = hashlib.sha256(repr(images.shape).encode())
-    key.update(np.ascontiguousarray(labels, dtype="<i8"))
+    key.update(np.ascontiguousarray(labels, dtype="<i8").data)
     for start in range(0, len(images), 4096):
-        key.update(np.ascontiguousarray(images[start : start + 4096]))
+        key.update(np.ascontiguousarray(images[start : start + 4096]).data)
     return key.hexdigest()

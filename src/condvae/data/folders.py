@@ -143,9 +143,7 @@ def listing(container: Container, split: str) -> Listing:
         depth += 1
     else:
         everything = chosen = [entry for entry in entries if len(entry.path.parts) == depth + 2]
-    names = sorted(
-        {entry.path.parts[depth] for entry in everything} - {UNLABELLED}, key=natural_order
-    )
+    names = sorted({entry.path.parts[depth] for entry in everything} - {UNLABELLED}, key=natural_order)
     if len(names) < 2:
         found = f"one class, {names[0]!r}" if names else "no class folders with images in them"
         raise UserError(
@@ -269,9 +267,7 @@ def _from_cache(place: Path, name: str, split: str, found: Listing) -> LabelledI
         return None
 
 
-def _shape(
-    container: Container, found: Listing, image_size: int, channels: int
-) -> tuple[int, int, int]:
+def _shape(container: Container, found: Listing, image_size: int, channels: int) -> tuple[int, int, int]:
     """`(C, H, W)` to decode to: as asked, or else as the first readable image is."""
     from condvae.data.images import UNREADABLE, open_image
 

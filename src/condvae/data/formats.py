@@ -125,7 +125,7 @@ def read_npz(path: Path, split: str) -> tuple[Arrays, bool]:
                         f"{path}: has no array {key!r} (it has: {', '.join(file.files) or 'none'})"
                     )
             images, labels = file[prefix + "images"], file[prefix + "labels"]
-            names = file["class_names"] if "class_names" in file else None
+            names = file.get("class_names")
             if divided and split == "all":
                 images = np.concatenate([images, file["test_images"]])
                 labels = np.concatenate([labels, file["test_labels"]])
@@ -147,9 +147,7 @@ def _checked(
     elif images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
         images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
-        raise UserError(
-            f"{path}: images have shape {images.shape}; use [N,H,W], [N,H,W,C] or [N,C,H,W]"
-        )
+        raise UserError(f"{path}: images have shape {images.shape}; use [N,H,W], [N,H,W,C] or [N,C,H,W]")
     if labels.dtype.kind not in "iu" or labels.shape != (len(images),):
         raise UserError(
             f"{path}: labels are {labels.dtype} of shape {labels.shape}; they must be "

@@ -59,9 +59,7 @@ def fit(image: Image.Image, size: tuple[int, int], channels: int) -> NDArray[np.
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def fit_all(
-    images: NDArray[np.uint8], image_size: int, channels: int
-) -> NDArray[np.uint8]:
+def fit_all(images: NDArray[np.uint8], image_size: int, channels: int) -> NDArray[np.uint8]:
     """Images `[N, C, H, W]` at another size or number of channels; the same array where they fit.
 
     Arguments:

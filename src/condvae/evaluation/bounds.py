@@ -61,9 +61,7 @@ def fixed_binarisation(model: ConditionalModel, images: Images, seed: int) -> Im
 class NoiseStreams:
     """A stream of standard normal noise an image, the same whatever batch the image is in."""
 
-    def __init__(
-        self, indices: Sequence[int], latents: int, seed: int, device: torch.device
-    ) -> None:
+    def __init__(self, indices: Sequence[int], latents: int, seed: int, device: torch.device) -> None:
         self.generators = [torch.Generator().manual_seed(seed * 1_000_003 + i) for i in indices]
         self.latents = latents
         self.device = device

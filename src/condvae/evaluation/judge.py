@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,11 +21,11 @@ from condvae.errors import UserError
 from condvae.files import read_tensors, write_tensors
 from condvae.models.classifier import Classifier
 
-VERSION = 1
-WIDTH = 16
+VERSION = 2
 BATCH = 128
-IMAGES_SEEN = {1: 80_000, 3: 600_000}
-"""Length of a judge's training by channels: colour photographs need far longer than grey drawings."""
+SIZES = {1: (16, 80_000), 3: (32, 600_000)}
+"""Width of a judge and images in its training, by channels: colour photographs need far more than grey
+drawings."""
 
 
 @dataclass(frozen=True)
@@ -74,21 +75,20 @@ def judge_for(
     if train.split == "test":
         raise UserError(f"{train.name}: a judge is never trained on test images")
     train = train.labelled()
-    key = f"{train.fingerprint[:24]}-{VERSION}-{WIDTH}-{IMAGES_SEEN[train.shape[0]]}"
+    width, images_seen = SIZES[train.shape[0]]
+    key = f"{train.fingerprint[:24]}-{VERSION}-{width}-{images_seen}"
     path = cache_folder() / "judges" / f"{key}.safetensors"
-    classifier = Classifier(train.shape, train.classes, WIDTH)
+    classifier = Classifier(train.shape, train.classes, width)
     try:
         weights, _ = read_tensors(path, "")
         classifier.load_state_dict(weights)
     except (UserError, RuntimeError):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(20_26)
-            classifier = Classifier(train.shape, train.classes, WIDTH)
-            train_judge(classifier, train, device, IMAGES_SEEN[train.shape[0]], progress)
-        try:
+            classifier = Classifier(train.shape, train.classes, width)
+            train_judge(classifier, train, device, images_seen, progress)
+        with suppress(UserError):  # a cache that can't be written costs time and nothing else
             write_tensors(path, classifier.state_dict(), {"source": train.name})
-        except UserError:
-            pass  # a cache that can't be written costs time and nothing else
     return Judge(classifier.eval().requires_grad_(False).to(device), key)
 
 

@@ -156,9 +156,7 @@ def sample_grid(
     width = round(height * images.shape[4] / images.shape[3])
     before = _names_width(names) + GAP
     step = (width + GAP, height + GAP)
-    sheet = Sheet(
-        before + images.shape[1] * step[0], len(images) * step[1], heading, caption
-    )
+    sheet = Sheet(before + images.shape[1] * step[0], len(images) * step[1], heading, caption)
     for row, name in enumerate(names):
         middle = row * step[1] + (height - LINE) // 2
         sheet.text(name, 0, middle, before - GAP - 4, align="right")

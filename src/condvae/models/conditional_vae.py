@@ -67,7 +67,7 @@ class ConditionalVAE(nn.Module):
             condition=(widths[0], widths[1]),
         )
         if self.network.channels_last:
-            self.to(memory_format=torch.channels_last)
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def infer(self, observed: Images, y: Labels) -> Normal:
         """The posterior `q(z|x,y)` of observed images."""
@@ -77,9 +77,7 @@ class ConditionalVAE(nn.Module):
 
     def decode(self, latents: Latents, y: Labels) -> ImageDistribution:
         z = self.prior.place(latents[0], y)
-        distribution: ImageDistribution = self.likelihood(
-            self.network.decode(z, self.decoder_label(y))
-        )
+        distribution: ImageDistribution = self.likelihood(self.network.decode(z, self.decoder_label(y)))
         return distribution
 
     def elbo(self, x: Images, y: Labels) -> Elbo:
@@ -103,9 +101,7 @@ class ConditionalVAE(nn.Module):
 
     def encode(self, x: Images, y: Labels, sample: bool = False) -> Latents:
         posterior = self.infer(self.likelihood.observe(x), y)
-        return (
-            posterior.sample(torch.randn_like(posterior.mean)) if sample else posterior.mean,
-        )
+        return (posterior.sample(torch.randn_like(posterior.mean)) if sample else posterior.mean,)
 
     def sample(
         self, y: Labels, temperature: float = 1.0, generator: torch.Generator | None = None

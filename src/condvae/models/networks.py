@@ -53,9 +53,7 @@ class Network(nn.Module, ABC):
         """Parameters of the posterior."""
 
     @abstractmethod
-    def decode(
-        self, z: Float[Tensor, "batch z"], condition: Condition
-    ) -> Float[Tensor, "batch q h w"]:
+    def decode(self, z: Float[Tensor, "batch z"], condition: Condition) -> Float[Tensor, "batch q h w"]:
         """Parameters of the likelihood, `C * parameters_per_channel` channels."""
 
 
@@ -99,9 +97,7 @@ class Mlp(Network):
         parameters: Tensor = self.encoder_rest(hidden)
         return parameters
 
-    def decode(
-        self, z: Float[Tensor, "batch z"], condition: Condition
-    ) -> Float[Tensor, "batch q h w"]:
+    def decode(self, z: Float[Tensor, "batch z"], condition: Condition) -> Float[Tensor, "batch q h w"]:
         hidden = self.decoder_label(self.decoder_in(z), condition)
         parameters: Tensor = self.decoder_rest(hidden)
         return parameters.unflatten(1, self.output_shape)
@@ -137,6 +133,17 @@ class ResidualBlock(nn.Module):
         branch = self.label(self.first(self.activation(x)), condition)
         changed: Tensor = x + self.second(self.activation(branch))
         return changed
+
+
+class ResidualBlocks(nn.ModuleList):
+    """Residual blocks in a row; perhaps none."""
+
+    def forward(
+        self, x: Float[Tensor, "batch c h w"], condition: Condition
+    ) -> Float[Tensor, "batch c h w"]:
+        for block in self:
+            x = block(x, condition)
+        return x
 
 
 class Conv(Network):
@@ -186,8 +193,8 @@ class Conv(Network):
         self.bottom = (widths[-1], -(-size[0] // scale), -(-size[1] // scale))
         self.activation = activation_named(activation)
 
-        def level(index: int, label: int) -> nn.ModuleList:
-            return nn.ModuleList(
+        def level(index: int, label: int) -> ResidualBlocks:
+            return ResidualBlocks(
                 ResidualBlock(widths[index], label, self.activation) for _ in range(depths[index])
             )
 
@@ -208,9 +215,7 @@ class Conv(Network):
         self.up = nn.ModuleList(
             nn.Conv2d(wide, 4 * narrow, 1) for wide, narrow in itertools.pairwise(widths[::-1])
         )
-        self.head = nn.Conv2d(
-            widths[0], channels * parameters_per_channel * patch**2, 3, padding=1
-        )
+        self.head = nn.Conv2d(widths[0], channels * parameters_per_channel * patch**2, 3, padding=1)
 
     def encode(
         self, image: Float[Tensor, "batch c h w"], condition: Condition
@@ -220,23 +225,19 @@ class Conv(Network):
         for index, blocks in enumerate(self.encoder_blocks):
             if index > 0:
                 x = self.down[index - 1](self.activation(x))
-            for block in blocks:
-                x = block(x, condition)
+            x = blocks(x, condition)
         hidden = self.encoder_hidden(self.activation(x).flatten(1))
         hidden = self.encoder_label(hidden, condition)
         parameters: Tensor = self.encoder_out(self.activation(hidden))
         return parameters
 
-    def decode(
-        self, z: Float[Tensor, "batch z"], condition: Condition
-    ) -> Float[Tensor, "batch q h w"]:
+    def decode(self, z: Float[Tensor, "batch z"], condition: Condition) -> Float[Tensor, "batch q h w"]:
         x = self.decoder_label(self.decoder_in(z), condition).unflatten(1, self.bottom)
         x = x.contiguous(memory_format=torch.channels_last)
         for index, blocks in enumerate(self.decoder_blocks):
             if index > 0:
                 x = F.pixel_shuffle(self.up[index - 1](x), 2)
-            for block in blocks:
-                x = block(x, condition)
+            x = blocks(x, condition)
         x = F.pixel_shuffle(self.head(self.activation(x)), self.patch)
         return x[:, :, : self.size[0], : self.size[1]]
 
@@ -328,9 +329,7 @@ class ResNet(Network):
         parameters: Tensor = self.encoder_out(x.mean((2, 3)))
         return parameters
 
-    def decode(
-        self, z: Float[Tensor, "batch z"], condition: Condition
-    ) -> Float[Tensor, "batch q h w"]:
+    def decode(self, z: Float[Tensor, "batch z"], condition: Condition) -> Float[Tensor, "batch q h w"]:
         x = self.decoder_in(z).unflatten(1, self.bottom)
         x = x.contiguous(memory_format=torch.channels_last)
         for block in self.decoder:

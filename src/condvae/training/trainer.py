@@ -98,9 +98,7 @@ class Trainer:
 
         self.step, self.seconds, self.skipped, self.usual_norm = 0, 0.0, 0, math.nan
         if resume:
-            self._restore(
-                load_checkpoint(out / CHECKPOINT, self.pair, self.optimiser, self.average)
-            )
+            self._restore(load_checkpoint(out / CHECKPOINT, self.pair, self.optimiser, self.average))
         write_text(out / CONFIG, configuration.to_toml(config))
         self.monitor = Monitor(out, self.step, quiet)
 
@@ -240,9 +238,7 @@ class Trainer:
         self.usual_norm = math.nan if counters["usual_norm"] is None else counters["usual_norm"]
 
     def _save_checkpoint(self) -> None:
-        save_checkpoint(
-            self.out / CHECKPOINT, self.pair, self.optimiser, self.average, self._counters()
-        )
+        save_checkpoint(self.out / CHECKPOINT, self.pair, self.optimiser, self.average, self._counters())
 
     def _finish(self) -> dict[str, Any]:
         data = self.train_data

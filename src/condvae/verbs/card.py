@@ -21,7 +21,8 @@ def write_card(path: Path) -> None:
         "",
         "| | |",
         "|---|---|",
-        f"| model | {config.model.family}, {config.model.network}, {training['parameters']:,} parameters |",
+        f"| model | {config.model.family}, {config.model.network}, "
+        f"{training['parameters']:,} parameters |",
         f"| likelihood, prior | {config.model.likelihood}, {config.model.prior} |",
         f"| latents | {config.model.latents} |",
         f"| images | {training['images']:,} of {'x'.join(map(str, run.model.shape))}, "
@@ -32,7 +33,7 @@ def write_card(path: Path) -> None:
         f"| versions | condvae {training['versions']['condvae']}, "
         f"torch {training['versions']['torch']} |",
         "",
-        "Load it with `condvae.load(\"this folder\").model`.",
+        'Load it with `condvae.load("this folder").model`.',
         "",
         *_evaluation(path / "evaluation.json"),
         "## Limits",
@@ -74,7 +75,8 @@ def table_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     if found.get("objective_nats_no_bound") is not None:
         rows.append(("loss + KL (no bound)", f"{found['objective_nats_no_bound']:.2f} nats"))
     probes = found["latent_probe_accuracy"]
-    return rows + [
+    return [
+        *rows,
         ("KL", f"{found['kl_nats']:.2f} nats"),
         ("active units", f"{found['active_units']} of {found['latents']}"),
         ("judge on real images", share(found["judge_accuracy"])),

@@ -110,9 +110,7 @@ def evaluate(
     return result
 
 
-def likelihood_numbers(
-    found: Bounds, labels: NDArray[np.int64], run: Run
-) -> dict[str, Any]:
+def likelihood_numbers(found: Bounds, labels: NDArray[np.int64], run: Run) -> dict[str, Any]:
     """The bounds' means and standard errors, under names that say what may be claimed of them."""
     numbers: dict[str, Any] = {
         "kl_nats": float(found.kl.sum(1).mean()),

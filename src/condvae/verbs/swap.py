@@ -147,9 +147,7 @@ def _outputs(
     return swapped(run.model, observed, y, to, encode_with).cpu().numpy()
 
 
-def _spread(
-    images: LabelledImages, count: int, generator: np.random.Generator
-) -> NDArray[np.int64]:
+def _spread(images: LabelledImages, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
     """Indices of a number of images at random, all classes alike as far as it goes."""
     order = generator.permutation(len(images))
     rank = np.empty(len(images), dtype=np.int64)

@@ -1,0 +1,39 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-fast check clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+
+install: .venv/installed ## set up .venv with pinned packages
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "condvae needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: install ## train on 5,000 digits, draw the pictures and measure: runs/demo, about 3 minutes
+	@rm -rf runs/demo
+	$(BIN)/condvae train mnist-sample --out runs/demo
+	@echo "drawing the pictures ..."
+	@$(BIN)/condvae swap runs/demo
+	@echo "measuring: likelihood, then an independent judge of labels (trained now, if it is new) ..."
+	@$(BIN)/condvae evaluate runs/demo
+
+test: install ## run the tests (slow ones too); under 8 minutes on 2 cores
+	$(BIN)/python -m pytest -q
+
+test-fast: install ## run the tests that take a moment each
+	$(BIN)/python -m pytest -q -m 'not slow'
+
+check: install ## lint, format and type checks
+	$(BIN)/ruff check src tests tools
+	$(BIN)/ruff format --check src tests tools
+	$(BIN)/mypy
+
+clean: ## remove what the targets made (not runs/)
+	rm -rf .venv build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
