@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -37,7 +39,7 @@ class Train:
 class Swap:
     """Draw test images with their correct and with wrong labels, and what the model makes of them."""
 
-    run: Positional[str]
+    run: Annotated[Positional[str], arg(metavar="RUN")]
     """A run directory."""
     count: int = 25
     """Images in each of the two pictures."""
@@ -63,7 +65,7 @@ class Swap:
 class Evaluate:
     """Measure likelihood, latents and labels on the whole test set."""
 
-    run: Positional[str]
+    run: Annotated[Positional[str], arg(metavar="RUN")]
     """A run directory."""
     data: Annotated[str, arg(metavar="SOURCE")] = ""
     """Other test images than the run's own."""
@@ -83,7 +85,7 @@ class Evaluate:
 class Sample:
     """Make up images by class."""
 
-    run: Positional[str]
+    run: Annotated[Positional[str], arg(metavar="RUN")]
     """A run directory."""
     labels: tuple[str, ...] = ()
     """Class numbers or names; all by default."""
@@ -111,7 +113,7 @@ class DataList:
 class DataInfo:
     """What is known of a source: classes, sizes, counts, where it lies."""
 
-    source: Positional[str]
+    source: Annotated[Positional[str], arg(metavar="SOURCE")]
     """A dataset's name, a folder of class folders, a .zip of them, or an .npz."""
     data_root: DataRoot = ""
     """Where datasets are looked for (or set CONDVAE_DATA)."""
@@ -279,7 +281,7 @@ def run(arguments: Sequence[str]) -> None:
     kind, act = VERBS[verb]
     program = f"condvae {verb}"
     if verb != "train":
-        act(tyro.cli(kind, args=rest, prog=program, config=(OmitArgPrefixes,)))
+        act(parse(kind, rest, program, config=(OmitArgPrefixes,)))
         return
     if not rest or rest[0] in ("-h", "--help"):
         say(f"usage: {program} RECIPE [flags]\n\nRECIPE is a recipe's name or a TOML file:")
@@ -291,8 +293,32 @@ def run(arguments: Sequence[str]) -> None:
     if rest[0].startswith("-"):
         raise UserError(f"condvae train: the recipe comes first, before {rest[0]}")
     begun = load_recipe(rest[0])
-    command = tyro.cli(Train, default=Train(config=begun), args=rest[1:], prog=f"{program} {rest[0]}")
+    command = parse(Train, rest[1:], f"{program} {rest[0]}", default=Train(config=begun))
     act(command, rest[0], begun)
+
+
+def parse(kind: type, arguments: Sequence[str], program: str, **options: Any) -> Any:
+    """Arguments as a dataclass, by tyro; its complaints, which are boxes, as a sentence.
+
+    Raises:
+        UserError: a flag is unknown (the nearest is suggested), or its value can't be read.
+        SystemExit: after help.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, args=arguments, prog=program, **options)
+    except SystemExit as ended:
+        if not ended.code:
+            raise
+    sections: list[list[str]] = [[]]
+    for line in said.getvalue().splitlines()[1:-1]:
+        text = line.strip(" │")
+        sections.append([]) if text.startswith("─") else sections[-1].append(text)
+    wrong = " ".join(sections[0])
+    if len(sections) > 1 and sections[1][0].startswith("Perhaps you meant"):
+        wrong += f"; did you mean {sections[1][1]}?"
+    raise UserError(f"{wrong} (see {program} --help)")
 
 
 def main() -> None:

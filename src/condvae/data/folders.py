@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ import tempfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from condvae.data.dataset import LabelledImages, fingerprint
 from condvae.errors import UserError
+from condvae.progress import ProgressLine
 
 FORMAT = 2
 TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
@@ -34,10 +36,16 @@ CHUNK = 2048
 
 @dataclass(frozen=True)
 class Entry:
-    """An image file: its path inside the source, and a mark that changes with its content."""
+    """An image file: its path inside the source, its name there as it is written, and a mark that
+    changes with its content."""
 
     path: PurePosixPath
+    name: str
     mark: tuple[int, ...]
+
+
+DAMAGED = (OSError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError)
+"""What reading a file out of a container raises; RuntimeError where a zip wants a password."""
 
 
 class Container(ABC):
@@ -52,7 +60,11 @@ class Container(ABC):
 
     @abstractmethod
     def read(self, entry: Entry) -> bytes:
-        """A file's bytes. Raises OSError, zlib.error or zipfile.BadZipFile where it is damaged."""
+        """A file's bytes.
+
+        Raises:
+            one of DAMAGED: it can't be read.
+        """
 
 
 class Folder(Container):
@@ -66,11 +78,11 @@ class Folder(Container):
                 if file.is_file():
                     state = file.stat()
                     inside = PurePosixPath(file.relative_to(self.path).as_posix())
-                    found.append(Entry(inside, (state.st_size, state.st_mtime_ns)))
+                    found.append(Entry(inside, str(inside), (state.st_size, state.st_mtime_ns)))
         return found
 
     def read(self, entry: Entry) -> bytes:
-        return (self.path / entry.path).read_bytes()
+        return (self.path / entry.name).read_bytes()
 
 
 class Zip(Container):
@@ -93,11 +105,11 @@ class Zip(Container):
                     "make the zip again, from inside its folder"
                 )
             if not info.is_dir():
-                found.append(Entry(inside, (info.file_size, info.CRC)))
+                found.append(Entry(inside, info.filename, (info.file_size, info.CRC)))
         return found
 
     def read(self, entry: Entry) -> bytes:
-        return self.archive.read(str(entry.path))
+        return self.archive.read(entry.name)
 
 
 CONTAINERS: dict[str, Callable[[Path], Container]] = {"folder": Folder, "zip": Zip}
@@ -207,6 +219,9 @@ def load_container(
         except OSError:
             beside = None
         try:
+            if beside is not None and not _has_room(beside, math.prod((len(found.entries), *shape))):
+                shutil.rmtree(beside, ignore_errors=True)
+                beside = None
             images, kept = _decode(container, found.entries, shape, skip_unreadable, beside)
             labels = found.labels[kept]
             files = [str(found.entries[index].path) for index in kept]
@@ -227,6 +242,20 @@ def load_container(
                 shutil.rmtree(beside, ignore_errors=True)
         data = _from_cache(place, name, split, found) or data
     return data, found.divided
+
+
+def _has_room(folder: Path, size: int) -> bool:
+    """Whether a file of that size fits: a memory map on a full disk would kill the process."""
+    if not hasattr(os, "posix_fallocate"):
+        return shutil.disk_usage(folder).free > size
+    try:
+        with (folder / "room").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size + 4096)
+        return True
+    except OSError:
+        return False
+    finally:
+        (folder / "room").unlink(missing_ok=True)
 
 
 def _to_cache(beside: Path, place: Path, data: LabelledImages) -> None:
@@ -276,7 +305,7 @@ def _shape(container: Container, found: Listing, image_size: int, channels: int)
     for entry in found.entries:
         try:
             first = open_image(container.read(entry))
-        except (*UNREADABLE, zipfile.BadZipFile, zlib.error):
+        except (*UNREADABLE, *DAMAGED):
             continue
         height, width = (image_size, image_size) if image_size else first.size[::-1]
         return channels or (1 if first.mode == "L" else 3), height, width
@@ -302,7 +331,7 @@ def _decode(
     def decode(entry: Entry) -> NDArray[np.uint8] | Exception:
         try:
             return fit(open_image(container.read(entry)), shape[1:], shape[0])
-        except (*UNREADABLE, zipfile.BadZipFile, zlib.error) as error:
+        except (*UNREADABLE, *DAMAGED) as error:
             return error
 
     whole = (len(entries), *shape)
@@ -312,8 +341,10 @@ def _decode(
         else open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=whole)
     )
     kept: list[int] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in _progress(range(0, len(entries), CHUNK), f"decoding {container.path.name}"):
+    with ThreadPoolExecutor(os.cpu_count()) as pool, ProgressLine() as line:
+        line.start(f"decoding {container.path.name}")
+        for start in range(0, len(entries), CHUNK):
+            line.show(start / len(entries), f"{start:,} of {len(entries):,} images")
             for offset, result in enumerate(pool.map(decode, entries[start : start + CHUNK])):
                 if isinstance(result, Exception):
                     if not skip_unreadable:
@@ -345,14 +376,3 @@ def _shortened(images: NDArray[np.uint8], number: int, folder: Path | None) -> N
         short[start : start + CHUNK] = images[start : min(start + CHUNK, number)]
     os.replace(folder / "short.npy", folder / "images.npy")
     return short
-
-
-def _progress(chunks: range, what: str) -> Iterator[int]:
-    """The chunks, with a progress bar on standard error where there are more than a few."""
-    if len(chunks) < 3:
-        yield from chunks
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(chunks, what, console=Console(stderr=True), transient=True)

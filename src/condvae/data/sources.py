@@ -261,17 +261,19 @@ def load(
     image_size: int = 0,
     channels: int = 0,
     skip_unreadable: bool = False,
+    hold_out: bool = True,
 ) -> LabelledImages:
     """Labelled images by source.
 
     Arguments:
         source: a name, or the path of a folder of class folders, a .zip of them, or an .npz.
-        split: "train", "test" or "all". A source without test images of its own is divided, always
-            in the same way, ten per cent of each class for testing.
+        split: "train", "test" or "all".
         data_root: where named datasets are looked for first; else the environment's CONDVAE_DATA.
         image_size: side that images are cropped and resized to; 0 keeps the source's.
         channels: 1 or 3; 0 keeps the source's.
         skip_unreadable: leave unreadable images out, and count them.
+        hold_out: divide a source that has no test images of its own, always in the same way, ten per
+            cent of each class for testing; else all of it is either split.
 
     Raises:
         UserError: the source doesn't exist, is damaged, or could not be downloaded.
@@ -299,7 +301,7 @@ def load(
                 skip_unreadable=skip_unreadable,
                 cache=cache_folder(),
             )
-    if not divided and split != "all":
+    if not divided and hold_out and split != "all":
         parts = data.split_off(HELD_OUT, 0, ("train", "test"))
         data = parts[split == "test"]
     from condvae.data.images import fit_all

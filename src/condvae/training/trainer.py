@@ -212,11 +212,11 @@ class Trainer:
         record = {"step": self.step, "epoch": epoch, "seconds": self.seconds, **meter.means()}
         self.monitor.log(record | {"skipped": self.skipped})
         seen = f"  validation {self.validation_elbo:.2f}" if self.validation_elbo < 0 else ""
-        self.monitor.show(
+        self.monitor.line.show(
             share,
-            self.seconds,
             f"epoch {epoch:.1f}  ELBO {record['elbo']:.2f} nats{seen}  "
             f"{record['images_per_second']:,.0f} images/s",
+            self.seconds,
         )
 
     # --------------------------------------------------------------------------------- keep, finish

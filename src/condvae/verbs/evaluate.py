@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +21,7 @@ from condvae.evaluation.bounds import Bounds, bits_per_dim, bounds, fixed_binari
 from condvae.evaluation.judge import judge_for
 from condvae.evaluation.labels import drawn_latents, label_measures, probe_accuracy
 from condvae.files import write_json
+from condvae.progress import ProgressLine
 from condvae.run import Run, load
 from condvae.verbs.card import write_card
 from condvae.verbs.sources import test_images, training_images
@@ -60,9 +61,9 @@ def evaluate(
         raise UserError(f"--samples {samples}: must be at least 1")
     loaded = run if isinstance(run, Run) else load(run, device)
     test = test_images(loaded, data, data_root)
-    train = training_images(loaded.config, data_root)
+    train = training_images(loaded.config.data, data_root)
     model, likelihood = loaded.model, loaded.model.likelihood
-    progress = _Progress(quiet)
+    line = ProgressLine(quiet)
 
     real = torch.tensor(test.images, device=loaded.device)
     y = torch.tensor(test.labels, device=loaded.device)
@@ -83,23 +84,19 @@ def evaluate(
         "seconds": {},
     }
     seconds = result["seconds"]
-    with torch.random.fork_rng(devices=[]), progress:
+    with torch.random.fork_rng(devices=[]), line:
         torch.manual_seed(seed)
-        with _timed(seconds, "bounds"):
+        with _timed(seconds, "bounds", line):
             used = samples if likelihood.is_probability else 1
-            found = bounds(
-                model, observed, y, samples=used, seed=seed, progress=progress.part("likelihood")
-            )
+            found = bounds(model, observed, y, samples=used, seed=seed, progress=line.show)
             result |= likelihood_numbers(found, test.labels, loaded)
-        with _timed(seconds, "judge"):
-            judge = judge_for(train, loaded.device, progress.part("judge"))
-        with _timed(seconds, "labels"):
-            progress.part("labels")(0.0)
+        with _timed(seconds, "judge", line):
+            judge = judge_for(train, loaded.device, line.show)
+        with _timed(seconds, "labels", line):
             given = wrong_labels(test.labels, test.classes, np.random.default_rng(seed))
             wrong = torch.tensor(given, device=loaded.device)
             result |= asdict(label_measures(model, judge, real, observed, y, wrong, seed))
-        with _timed(seconds, "probes"):
-            progress.part("probes")(0.0)
+        with _timed(seconds, "probes", line):
             result["latent_probe_accuracy"] = _probes(loaded, train, test, seed)
     result["chance"] = 1 / test.classes
     target = Path(out) if out else loaded.path / "evaluation.json"
@@ -158,38 +155,8 @@ def _probes(run: Run, train: LabelledImages, test: LabelledImages, seed: int) ->
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+def _timed(seconds: dict[str, float], name: str, line: ProgressLine) -> Iterator[None]:
+    line.start(f"measuring {name}")
     start = time.monotonic()
     yield
     seconds[name] = round(time.monotonic() - start, 1)
-
-
-class _Progress:
-    """A line on standard error that says which part is being measured, and how far it is."""
-
-    def __init__(self, quiet: bool) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True, quiet=quiet)
-        self.bar = Progress(
-            TextColumn("measuring {task.description:10}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=quiet or not console.is_terminal,
-        )
-        self.task = self.bar.add_task("", total=1.0)
-
-    def part(self, name: str) -> Callable[[float], None]:
-        """Begin a part; the result is told how far it is."""
-        self.bar.reset(self.task, description=name, total=1.0)
-        return lambda share: self.bar.update(self.task, completed=share)
-
-    def __enter__(self) -> None:
-        self.bar.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()

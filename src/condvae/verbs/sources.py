@@ -4,61 +4,78 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from condvae.config import Config
+from condvae.config import DataConfig
 from condvae.data import LabelledImages, load
 from condvae.errors import UserError
 from condvae.run import Run
 
 
-def training_images(config: Config, data_root: str | Path | None) -> LabelledImages:
+def training_images(data: DataConfig, data_root: str | Path | None) -> LabelledImages:
     """The training split that a recipe names; all of its source, where the test images lie elsewhere.
 
     Raises:
-        UserError: the source can't be loaded, or has fewer than two classes with images.
+        UserError: a source can't be loaded, the training images are all of one class, or the test
+            images have other classes.
     """
-    data = config.data
     images = load(
         data.source,
-        split="all" if data.test_source else "train",
+        split="train",
         data_root=data_root,
         image_size=data.image_size,
         channels=data.channels,
         skip_unreadable=data.skip_unreadable,
+        hold_out=not data.test_source,
     ).labelled()
     if len(set(images.labels.tolist())) < 2:
         raise UserError(
             f"--data {data.source}: its training images are all of one class; "
             "a conditional model needs two or more"
         )
+    if data.test_source:
+        _load_test(data.test_source, images.shape, images.class_names, data, data_root)
     return images
 
 
 def test_images(run: Run, source: str | None, data_root: str | Path | None) -> LabelledImages:
     """The test images of a run, or those of another source, at the size that the model takes.
 
+    Of another source, it is all images, unless the source itself tells train from test.
+
     Raises:
         UserError: the source can't be loaded, or its classes are not the model's.
     """
     data = run.config.data
-    channels, height, width = run.model.shape
-    if height != width and source:
-        raise UserError("--data: this model's images aren't square, so it takes its own data alone")
+    chosen = source or data.test_source or data.source
+    return _load_test(chosen, run.model.shape, run.class_names, data, data_root)
+
+
+def _load_test(
+    source: str,
+    shape: tuple[int, int, int],
+    class_names: tuple[str, ...],
+    data: DataConfig,
+    data_root: str | Path | None,
+) -> LabelledImages:
+    channels, height, width = shape
     images = load(
-        source or data.test_source or data.source,
-        split="all" if not source and data.test_source else "test",
+        source,
+        split="test",
         data_root=data_root,
         image_size=height if height == width else 0,
         channels=channels,
         skip_unreadable=data.skip_unreadable,
+        hold_out=source == data.source,
     ).labelled()
-    if images.class_names != run.class_names:
+    if images.class_names != class_names:
         raise UserError(
-            f"--data {source or data.test_source or data.source}: its classes "
-            f"({', '.join(images.class_names[:5])} ...) are not those that {run.path} was trained on "
-            f"({', '.join(run.class_names[:5])} ...)"
+            f"{source}: its classes ({', '.join(images.class_names[:5])} ...) are not those that were "
+            f"trained on ({', '.join(class_names[:5])} ...)"
         )
-    if images.shape != run.model.shape:
+    if images.shape != shape:
         raise UserError(
-            f"{run.path}: trained on images of {run.model.shape}, and these are {images.shape}"
+            f"{source}: its images are {images.shape}, the training's {shape}, which are not square, so "
+            "they can't be fitted to one another"
         )
+    if not len(images):
+        raise UserError(f"{source}: has no labelled test images")
     return images

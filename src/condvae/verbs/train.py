@@ -46,7 +46,7 @@ def train(
     if resume and (path / MODEL).exists():
         return path
 
-    images = training_images(config, data_root)
+    images = training_images(config.data, data_root)
     parts = images.split_validation(config.data.validation, config.training.seed)
 
     from condvae.training.trainer import Trainer

@@ -1,0 +1,276 @@
+"""Training: resuming equals never having stopped, steps that would ruin it are skipped, faults are told."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from condvae import files
+from condvae.config import Config, load_recipe, to_toml
+from condvae.errors import UserError
+from condvae.files import read_tensors
+from condvae.objectives import OBJECTIVES, Loss, NegativeElbo
+from condvae.run import CHECKPOINT, MODEL, load
+from condvae.training import trainer as training
+from condvae.training.trainer import Interrupted, Trainer
+from condvae.verbs.train import train
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return read_tensors(path / MODEL, "")[0]
+
+
+def same(one: Path, other: Path) -> bool:
+    a, b = weights(one), weights(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask for a stop after a number of steps, as Ctrl-C does."""
+    step = Trainer._train_step
+
+    def counted(self: Trainer, *arguments: object) -> dict[str, float]:
+        numbers = step(self, *arguments)  # type: ignore[arg-type]
+        if self.step == steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        return numbers
+
+    monkeypatch.setattr(Trainer, "_train_step", counted)
+
+
+def test_a_run_repeats_bit_for_bit(small: Config, small_run: Path, tmp_path: Path) -> None:
+    assert same(train(small, tmp_path / "again", quiet=True), small_run)
+    other = replace(small, training=replace(small.training, seed=1))
+    assert not same(train(other, tmp_path / "other", quiet=True), small_run)
+
+
+@pytest.mark.parametrize("steps", [1, 17, 29])
+def test_resuming_equals_never_having_stopped(
+    steps: int, small: Config, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        stop_after(steps, patched)
+        with pytest.raises(Interrupted):
+            train(small, path, quiet=True)
+    assert (path / CHECKPOINT).exists() and not (path / MODEL).exists()
+    with pytest.raises(UserError, match=r"has not finished; go on with.*--resume"):
+        load(path)
+    train(small, path, resume=True, quiet=True)
+    assert same(path, small_run)
+    logged = [json.loads(line)["step"] for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert logged == sorted(logged)
+    assert train(small, path, resume=True, quiet=True) == path, "a finished run has nothing to resume"
+
+
+def test_resuming_goes_on_with_batch_norm_and_another_optimiser(
+    small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(
+        small,
+        model=replace(small.model, network="resnet(width=4, blocks=1)"),
+        training=replace(small.training, optimiser="adamax", epochs=0.15, batch_size=32),
+    )
+    whole = train(config, tmp_path / "whole", quiet=True)
+    with monkeypatch.context() as patched:
+        stop_after(9, patched)
+        with pytest.raises(Interrupted):
+            train(config, tmp_path / "run", quiet=True)
+    assert same(train(config, tmp_path / "run", resume=True, quiet=True), whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_process_leaves_a_run_that_resumes_to_the_same_result(
+    number: int, small: Config, tmp_path: Path
+) -> None:
+    config = replace(small, training=replace(small.training, epochs=6.0, checkpoint_seconds=0.2))
+    whole = train(config, tmp_path / "whole", quiet=True)
+    recipe, path = tmp_path / "recipe.toml", tmp_path / "run"
+    recipe.write_text(to_toml(config), "utf-8")
+    command = [sys.executable, "-m", "condvae", "train", str(recipe), "--out", str(path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (path / CHECKPOINT).exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == (-9 if number == signal.SIGKILL else 130), error
+    assert "Traceback" not in error
+    if (path / MODEL).exists():
+        pytest.fail("it finished before it was stopped; make it longer")
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert same(path, whole)
+
+
+def test_a_run_directory_is_taken_once_and_a_resumed_run_keeps_its_settings(
+    small: Config, small_run: Path
+) -> None:
+    with pytest.raises(UserError, match="holds a run already"):
+        train(small, small_run, quiet=True)
+    other = replace(small, model=replace(small.model, latents=7))
+    with pytest.raises(UserError, match=r"begun with model\.latents = 4, not 7"):
+        train(other, small_run, resume=True, quiet=True)
+
+
+# ------------------------------------------------------------------------------- steps, and their faults
+
+
+class Ruined(NegativeElbo):
+    """Gives a loss of NaN, or a huge one, at some steps."""
+
+    bad: frozenset[int] = frozenset()
+    factor = float("nan")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = 0
+
+    def forward(self, *arguments: object) -> Loss:  # type: ignore[override]
+        loss = super().forward(*arguments)  # type: ignore[arg-type]
+        self.step += 1
+        return Loss(loss.value * (self.factor if self.step in self.bad else 1.0), loss.metrics)
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf"), 1e6])
+def test_steps_beyond_use_are_skipped_and_counted(
+    factor: float, small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(OBJECTIVES.parts, "ruined", Ruined)
+    monkeypatch.setattr(Ruined, "bad", frozenset({5, 6, 20}))
+    monkeypatch.setattr(Ruined, "factor", factor)
+    config = replace(small, training=replace(small.training, objective="ruined"))
+    run = load(train(config, tmp_path / "run", quiet=True), "cpu")
+    assert run.training["skipped_steps"] == 3
+    assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "run").values())
+
+
+def test_too_many_such_steps_in_a_row_end_with_a_sentence_and_good_weights(
+    small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(OBJECTIVES.parts, "ruined", Ruined)
+    monkeypatch.setattr(Ruined, "bad", frozenset(range(5, 1000)))
+    monkeypatch.setattr(training, "SKIPS_IN_A_ROW", 8)
+    config = replace(small, training=replace(small.training, objective="ruined"))
+    with pytest.raises(UserError, match=r"diverged at step 12.*learning-rate"):
+        train(config, tmp_path / "run", quiet=True)
+
+
+def test_clipping_bounds_the_step(small: Config, tmp_path: Path) -> None:
+    config = replace(small, training=replace(small.training, clip=1e-12, optimiser="adam", epochs=0.05))
+    train(config, tmp_path / "run", quiet=True)
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert line["step"] == 3
+
+
+def test_training_gets_better_and_says_so(small_run: Path) -> None:
+    run = load(small_run, "cpu")
+    assert run.training["validation_elbo"] > -300, "from about -545 with random weights"
+    assert run.training["epochs"] == pytest.approx(0.5, abs=0.02)
+    lines = [json.loads(line) for line in (small_run / "metrics.jsonl").read_text().splitlines()]
+    assert any("validation_elbo" in line for line in lines)
+    assert all({"elbo", "kl", "images_per_second"} <= line.keys() for line in lines if "loss" in line)
+    assert list((small_run / "tensorboard").iterdir()) and (small_run / "README.md").exists()
+
+
+def test_test_images_decide_nothing(small: Config, tmp_path: Path) -> None:
+    """Validation images come from the training split, and neither is trained on or tested with."""
+    from condvae.data import load as load_data
+
+    data = load_data("mnist-sample")
+    part, validation = data.split_validation(small.data.validation, small.training.seed)
+    training_run = Trainer(small, (part, validation), tmp_path / "run", quiet=True)
+    assert training_run.train_data.split == "train" and len(part) + len(validation) == len(data)
+    training_run.monitor.close()
+
+
+def test_validating_does_not_disturb_the_training(small: Config, tmp_path: Path) -> None:
+    often = replace(small, training=replace(small.training, validations=25))
+    never = replace(small, data=replace(small.data), training=replace(small.training, validations=0))
+    assert same(train(often, tmp_path / "a", quiet=True), train(never, tmp_path / "b", quiet=True))
+
+
+# ------------------------------------------------------------------------------------------- the disk
+
+
+def test_a_full_disk_ends_with_a_sentence_and_the_last_checkpoint(
+    small: Config, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        stop_after(10, patched)
+        with pytest.raises(Interrupted):
+            train(small, path, quiet=True)
+    before = (path / CHECKPOINT).read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.os, "fsync", full)
+        with pytest.raises(UserError, match="No space left on device"):
+            train(small, path, resume=True, quiet=True)
+    assert (path / CHECKPOINT).read_bytes() == before
+    assert not list(path.rglob("*.part"))
+    assert same(train(small, path, resume=True, quiet=True), small_run)
+
+
+def test_a_directory_that_cannot_be_written(small: Config, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot be written"):
+        train(small, tmp_path / "file" / "run", quiet=True)
+
+
+# ----------------------------------------------------------------------------------- a number to reach
+
+
+@pytest.mark.slow
+def test_twelve_epochs_on_real_digits_reach_their_numbers(tmp_path: Path) -> None:
+    import condvae
+
+    base = load_recipe("mnist-sample")
+    config = replace(
+        base, training=replace(base.training, minutes=0.0, epochs=12.0, device="cpu", seed=3)
+    )
+    found = condvae.evaluate(train(config, tmp_path / "run", quiet=True), samples=20, quiet=True)
+    assert found["marginal_log_likelihood_nats"] > -115
+    assert found["log_likelihood_nats"] > found["elbo_nats"]
+    assert found["swap_accuracy"] > 0.6 and found["sample_accuracy"] > 0.6
+    assert found["judge_accuracy"] > 0.97
+
+
+def test_impossible_settings_are_sentences(small: Config, tmp_path: Path) -> None:
+    for change, message in (
+        ({"epochs": 0.0}, "has no length"),
+        ({"epochs": -1.0, "minutes": 1.0}, "must be a number of 0 or more"),
+        ({"batch_size": 0}, "batch-size must be at least 1"),
+        ({"learning_rate": float("nan")}, "learning-rate must be above 0"),
+        ({"ema": 0.5}, "ema must be within"),
+        ({"schedule": "linear"}, "use cosine or constant"),
+        ({"optimiser": "sgd"}, "there are: adamw"),
+        ({"precision": "fp8"}, "use auto, fp32 or bf16"),
+        ({"device": "tpu"}, "use auto, cpu or cuda"),
+        ({"objective": "elbow"}, "did you mean 'elbo'"),
+        ({"objective": "elbo(beta=-1)"}, "beta must be at least 0"),
+    ):
+        config = replace(small, training=replace(small.training, **change))  # type: ignore[arg-type]
+        with pytest.raises(UserError, match=message):
+            train(config, tmp_path / "run", quiet=True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(small: Config, tmp_path: Path) -> None:
+    config = replace(small, training=replace(small.training, device="cuda"))
+    with pytest.raises(UserError, match="no GPU that PyTorch can use was found"):
+        train(config, tmp_path / "run", quiet=True)
