@@ -44,7 +44,9 @@ def small() -> Config:
     return replace(
         base,
         model=replace(base.model, network="conv(width=8, patch=4, hidden=32)", latents=4),
-        training=replace(base.training, minutes=0.0, epochs=0.5, device="cpu", validations=2),
+        training=replace(
+            base.training, minutes=0.0, epochs=1.0, warmup_steps=5, device="cpu", validations=2
+        ),
     )
 
 

@@ -175,8 +175,8 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
-        return '"' + "".join(escapes.get(letter, letter) for letter in value) + '"'
+        special = {"\\": "\\\\", '"': '\\"'} | {chr(c): f"\\u{c:04x}" for c in (*range(32), 127)}
+        return '"' + "".join(special.get(letter, letter) for letter in value) + '"'
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     return repr(value)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from condvae.errors import UserError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
     from torch import Tensor
 
 
@@ -58,6 +61,24 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and value - value != 0 else value
 
 
+def write_picture(path: Path, picture: Image.Image) -> Path:
+    """Write a PNG atomically; returns its path."""
+    buffer = BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    write_bytes(path, buffer.getvalue())
+    return path
+
+
+def write_arrays(path: Path, **arrays: NDArray[Any]) -> Path:
+    """Write a compressed npz atomically; returns its path."""
+    import numpy as np
+
+    buffer = BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    write_bytes(path, buffer.getvalue())
+    return path
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Any) -> None:
     """Write tensors and a JSON-able value into one safetensors file, atomically."""
     from safetensors.torch import save
@@ -77,7 +98,8 @@ def read_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})["condvae"])
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+            # Copies: what safetensors gives is a map of the file, which may yet be replaced or cut.
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, about  # noqa: SIM118
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; {what}") from error
     except (SafetensorError, OSError, KeyError, ValueError) as error:

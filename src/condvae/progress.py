@@ -53,7 +53,7 @@ class ProgressLine:
         text = f"{numbers}  {left}" if numbers else left
         if self.console.is_terminal:
             self.bar.update(self.task, completed=share, numbers=text)
-        elif now - self.said > PLAIN_EVERY:
+        elif now - self.said > PLAIN_EVERY or share >= 1:
             self.said = now
             self.console.print(f"{self.what} {share:4.0%}  {text}", soft_wrap=True)
 

@@ -89,7 +89,7 @@ def test_images_are_cropped_at_the_centre_and_resized(tmp_path: Path) -> None:
         (tmp_path / "x" / label).mkdir(parents=True)
         Image.fromarray(wide).save(tmp_path / "x" / label / "wide.png")
     data = load(str(tmp_path / "x"), split="all", image_size=16, channels=1)
-    assert data.shape == (1, 16, 16) and (data.images == 200).all()
+    assert data.shape == (1, 16, 16) and (data.images[..., 5:11] > 195).all()
 
 
 # -------------------------------------------------------------------------------------------- the cache
@@ -262,12 +262,12 @@ def test_a_zip_made_on_windows_and_an_encrypted_one(class_folder: Maker, tmp_pat
             raw[start + flags] |= 1
             start += 4
     locked.write_bytes(raw)
-    with pytest.raises(UserError, match="can be read|not a readable image"):
+    with pytest.raises(UserError, match=r"can be read|not a readable image"):
         load(str(locked), split="all")
 
 
 def test_a_damaged_member_of_a_zip_is_named(class_folder: Maker) -> None:
-    source = zipped(class_folder())
+    source = zipped(class_folder(side=9))
     raw = bytearray(source.read_bytes())
     at = raw.find(b"IDAT")
     raw[at + 4 : at + 12] = b"\x00" * 8
@@ -282,7 +282,7 @@ def test_a_source_that_is_nothing(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(UserError, match=r"not a folder, a \.zip or an \.npz"):
         load(str(tmp_path / "notes.txt"))
-    with pytest.raises(UserError, match="--data-root .*: no such folder"):
+    with pytest.raises(UserError, match=r"--data-root .*: no such folder"):
         load("mnist", data_root=tmp_path / "nowhere")
 
 

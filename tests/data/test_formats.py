@@ -129,7 +129,11 @@ def test_npz_with_test_images_of_its_own(tmp_path: Path, rng: Rng) -> None:
     path = tmp_path / "data.npz"
     make = lambda n: rng.integers(0, 256, (n, 8, 8)).astype(np.uint8)  # noqa: E731
     np.savez(
-        path, images=make(20), labels=np.arange(20) % 2, test_images=make(6), test_labels=np.arange(6) % 2
+        path,
+        images=make(20),
+        labels=np.arange(20) % 2,
+        test_images=make(6),
+        test_labels=np.arange(6) % 2,
     )
     sizes = {split: len(load(str(path), split=split)) for split in ("train", "test", "all")}
     assert sizes == {"train": 20, "test": 6, "all": 26}
@@ -244,7 +248,10 @@ GOOD = {"images": np.zeros((4, 5, 5), np.uint8), "labels": np.array([0, 1, 0, 1]
         ({"labels": np.array([0.0, 1, 0, 1])}, "labels are float64"),
         ({"labels": np.array([0, 1, 0, -2])}, "labels run from -2 to 1"),
         ({"labels": np.array([0, 0, 0, 0])}, "two classes or more"),
-        ({"labels": np.array([0, 1, 0, 2]), "class_names": np.array(["a", "b"])}, "labels run from 0 to 2"),
+        (
+            {"labels": np.array([0, 1, 0, 2]), "class_names": np.array(["a", "b"])},
+            "labels run from 0 to 2",
+        ),
         ({"class_names": np.array([1, 2])}, "array of strings"),
         ({"labels": np.array([0, 1, 0, {}], dtype=object)}, "objects are never loaded"),
         ({"images": None}, "has no array 'images'"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from condvae.errors import UserError
-from condvae.training.checkpoint import load_checkpoint, save_checkpoint
+from condvae.training.checkpoint import read_checkpoint, restore, save_checkpoint
 from condvae.training.ema import WeightAverage, gamma_of_width
 from condvae.training.schedule import learning_rate, progress
 
@@ -79,9 +79,36 @@ def test_a_checkpoint_puts_everything_back(tmp_path: Path) -> None:
     after = model.weight.clone()
 
     model, optimiser, average = parts()
-    counters = load_checkpoint(tmp_path / "state", model, optimiser, average)
-    assert counters == {"step": 3, "norm": None}
+    checkpoint = read_checkpoint(tmp_path / "state")
+    restore(checkpoint, model, optimiser, average)
+    assert checkpoint.counters == {"step": 3, "norm": None}
     step(model, optimiser)
+    assert torch.equal(model.weight, after)
+
+
+def test_a_checkpoint_keeps_moments_laid_out_as_their_parameters(tmp_path: Path) -> None:
+    """A fused optimiser walks through memory, so channels-last kernels need channels-last moments."""
+
+    def parts() -> tuple[torch.nn.Module, torch.optim.Optimizer, WeightAverage]:
+        torch.manual_seed(0)
+        model = torch.nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimiser = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+        return model, optimiser, WeightAverage(model, 0.1)
+
+    def step(model: torch.nn.Module, optimiser: torch.optim.Optimizer, seed: int) -> None:
+        optimiser.zero_grad()
+        x = torch.randn(2, 4, 5, 5, generator=torch.Generator().manual_seed(seed))
+        model(x).square().sum().backward()
+        optimiser.step()
+
+    model, optimiser, average = parts()
+    step(model, optimiser, 1)
+    save_checkpoint(tmp_path / "state", model, optimiser, average, {})
+    step(model, optimiser, 2)
+    after = model.weight.clone()
+    model, optimiser, average = parts()
+    restore(read_checkpoint(tmp_path / "state"), model, optimiser, average)
+    step(model, optimiser, 2)
     assert torch.equal(model.weight, after)
 
 
@@ -94,9 +121,11 @@ def test_a_damaged_checkpoint_is_a_sentence(tmp_path: Path) -> None:
     for content in (whole[: len(whole) // 2], b"", b"\x80\x04pickle", whole[:8] + b"{" * 50):
         path.write_bytes(content)
         with pytest.raises(UserError, match="damaged"):
-            load_checkpoint(path, model, optimiser, average)
+            read_checkpoint(path)
     other = torch.nn.Linear(3, 2)
     path.write_bytes(whole)
     with pytest.raises(UserError, match="does not belong to this recipe"):
-        load_checkpoint(path, other, torch.optim.Adam(other.parameters()), WeightAverage(other, 0.0))
-    assert math.isfinite(float(model.weight.sum()))
+        restore(
+            read_checkpoint(path), other, torch.optim.Adam(other.parameters()), WeightAverage(other, 0.0)
+        )
+    assert math.isfinite(float(model.weight.detach().sum()))

@@ -1,4 +1,4 @@
-"""Training: resuming equals never having stopped, steps that would ruin it are skipped, faults are told."""
+"""Training: resuming equals never having stopped, ruinous steps are skipped, faults are told."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_run_repeats_bit_for_bit(small: Config, small_run: Path, tmp_path: Pat
     assert not same(train(other, tmp_path / "other", quiet=True), small_run)
 
 
-@pytest.mark.parametrize("steps", [1, 17, 29])
+@pytest.mark.parametrize("steps", [1, 17, 58])
 def test_resuming_equals_never_having_stopped(
     steps: int, small: Config, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,7 +177,7 @@ def test_clipping_bounds_the_step(small: Config, tmp_path: Path) -> None:
 def test_training_gets_better_and_says_so(small_run: Path) -> None:
     run = load(small_run, "cpu")
     assert run.training["validation_elbo"] > -300, "from about -545 with random weights"
-    assert run.training["epochs"] == pytest.approx(0.5, abs=0.02)
+    assert run.training["epochs"] == pytest.approx(1, abs=0.02)
     lines = [json.loads(line) for line in (small_run / "metrics.jsonl").read_text().splitlines()]
     assert any("validation_elbo" in line for line in lines)
     assert all({"elbo", "kl", "images_per_second"} <= line.keys() for line in lines if "loss" in line)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from condvae.errors import UserError
+from condvae.progress import ProgressLine
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,15 @@ def fetch(remote: Remote, folder: Path, dataset: str, instead: str) -> Path:
     for mirror in remote.mirrors:
         path.unlink(missing_ok=True)
         try:
-            pooch.retrieve(
-                mirror + remote.name,
-                known_hash=None,
-                fname=remote.name,
-                path=folder,
-                progressbar=_Bar(f"{dataset}: {remote.name}"),
-            )
+            with ProgressLine() as line:
+                line.start(f"{dataset}: {remote.name}")
+                pooch.retrieve(
+                    mirror + remote.name,
+                    known_hash=None,
+                    fname=remote.name,
+                    path=folder,
+                    progressbar=_Bar(line),
+                )
         except Exception as error:  # whatever the network, the proxy or the server came up with
             reason = f"{type(error).__name__} from {mirror}"
             continue
@@ -87,45 +90,18 @@ def fetch(remote: Remote, folder: Path, dataset: str, instead: str) -> Path:
 
 
 class _Bar:
-    """A progress bar as pooch wants one (`total`, `update`, `reset`, `close`), drawn by rich."""
+    """The progress line in the shape that pooch wants (`total`, `update`, `reset`, `close`)."""
 
-    def __init__(self, what: str) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self._task = self._bar.add_task(what, total=None)
-        self._total = 0.0
-        self._bar.start()
-
-    @property
-    def total(self) -> float:
-        return self._total
-
-    @total.setter
-    def total(self, size: float) -> None:
-        self._total = size
-        self._bar.update(self._task, total=size or None)
+    def __init__(self, line: ProgressLine) -> None:
+        self.line, self.total, self.done = line, 0.0, 0.0
 
     def update(self, size: int) -> None:
-        self._bar.update(self._task, advance=size)
+        self.done += size
+        share = min(1.0, self.done / self.total) if self.total else 0.0
+        self.line.show(share, f"{self.done / 1e6:.1f} MB")
 
     def reset(self) -> None:
-        self._bar.reset(self._task, total=self._total or None)
+        self.done = 0.0
 
     def close(self) -> None:
-        self._bar.stop()
+        self.line.close()

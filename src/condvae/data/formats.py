@@ -114,7 +114,8 @@ def read_npz(path: Path, split: str) -> tuple[Arrays, bool]:
         UserError: something is missing, or has the wrong shape, type or range; objects are refused.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened:
+            file = np.load(opened, allow_pickle=False)
             if not hasattr(file, "files"):
                 raise UserError(f"{path}: a single array; save with np.savez(images=..., labels=...)")
             divided = "test_images" in file and "test_labels" in file

@@ -177,7 +177,11 @@ SOURCES: dict[str, SourceInfo] = {
             remotes=(
                 Remote(
                     "cifar-10-binary.tar.gz",
-                    ("https://www.cs.toronto.edu/~kriz/",),
+                    (
+                        "https://www.cs.toronto.edu/~kriz/",
+                        "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10/",
+                        "https://mindspore-website.obs.cn-north-4.myhuaweicloud.com/notebook/datasets/",
+                    ),
                     "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
                 ),
             ),

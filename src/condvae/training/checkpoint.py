@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,29 +42,76 @@ def save_checkpoint(
     write_tensors(path, apart, {"counters": counters, "groups": groups})
 
 
-def load_checkpoint(
-    path: Path, modules: nn.Module, optimiser: torch.optim.Optimizer, average: WeightAverage
-) -> dict[str, Any]:
-    """Put everything back as it was; returns the counters.
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Arguments:
+        path: the file, for messages.
+        tensors: weights, average, optimiser and random state, under those prefixes.
+        counters: what the training counted.
+        groups: the optimiser's settings.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    counters: dict[str, Any]
+    groups: list[dict[str, Any]]
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint file.
 
     Raises:
-        UserError: the file is missing or damaged, or belongs to another model.
+        UserError: it is missing or damaged.
     """
     tensors, about = read_tensors(path, "there is nothing to resume; train without --resume")
+    try:
+        return Checkpoint(path, tensors, dict(about["counters"]), list(about["groups"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: is no checkpoint; train into another --out") from error
+
+
+def restore(
+    checkpoint: Checkpoint,
+    modules: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: WeightAverage,
+) -> None:
+    """Put weights, optimiser, average and random state back as they were.
+
+    Raises:
+        UserError: the checkpoint belongs to another model.
+    """
+    tensors = checkpoint.tensors
     try:
         modules.load_state_dict(_under("weights", tensors))
         average.load_state_dict(_under("average", tensors))
         state = optimiser.state_dict()
-        groups = [g | saved for g, saved in zip(state["param_groups"], about["groups"], strict=True)]
+        groups = [g | saved for g, saved in zip(state["param_groups"], checkpoint.groups, strict=True)]
         indices = sorted({int(k.split(".")[1]) for k in tensors if k.startswith("optimiser.")})
         values = {index: _under(f"optimiser.{index}", tensors) for index in indices}
         optimiser.load_state_dict({"state": values, "param_groups": groups})
+        _lay_out_as_parameters(optimiser)
         torch.set_rng_state(tensors["random.cpu"])
         if "random.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random.cuda"])
-        return dict(about["counters"])
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: does not belong to this recipe; train into another --out") from error
+        raise UserError(
+            f"{checkpoint.path}: does not belong to this recipe; train into another --out"
+        ) from error
+
+
+def _lay_out_as_parameters(optimiser: torch.optim.Optimizer) -> None:
+    """Give moments the memory layout of their parameters, which a file doesn't keep.
+
+    Fused optimisers walk through memory: a channels-last kernel with contiguous moments would be
+    updated with other elements' moments.
+    """
+    for parameter, state in optimiser.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

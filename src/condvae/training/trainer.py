@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 import condvae
@@ -26,7 +27,7 @@ from condvae.models.families import build_model
 from condvae.models.protocol import ConditionalModel
 from condvae.objectives import OBJECTIVES, Loss
 from condvae.run import CHECKPOINT, CONFIG, MODEL, choose_device, save_model
-from condvae.training.checkpoint import load_checkpoint, save_checkpoint
+from condvae.training.checkpoint import read_checkpoint, restore, save_checkpoint
 from condvae.training.ema import WeightAverage
 from condvae.training.monitor import Monitor
 from condvae.training.schedule import learning_rate, progress
@@ -79,7 +80,14 @@ class Trainer:
         settings = config.training
         _check(settings)
         device = choose_device(settings.device)
-        precision = choose_precision(settings.precision, device)
+        checkpoint = read_checkpoint(out / CHECKPOINT) if resume else None
+        # What "auto" found when the run began holds for all of it, whatever a new trial would say.
+        precision = (
+            str(checkpoint.counters["precision"])
+            if checkpoint
+            else choose_precision(settings.precision, device)
+        )
+        AcceleratorState._reset_state(reset_partial_state=True)  # a process may train more than once
         self.accelerator = Accelerator(
             cpu=device.type == "cpu", mixed_precision="bf16" if precision == "bf16" else "no"
         )
@@ -97,8 +105,9 @@ class Trainer:
         self.batches = Batches(self.train_data, settings.batch_size, device, seed=settings.seed)
 
         self.step, self.seconds, self.skipped, self.usual_norm = 0, 0.0, 0, math.nan
-        if resume:
-            self._restore(load_checkpoint(out / CHECKPOINT, self.pair, self.optimiser, self.average))
+        if checkpoint:
+            restore(checkpoint, self.pair, self.optimiser, self.average)
+            self._restore_counters(checkpoint.counters)
         write_text(out / CONFIG, configuration.to_toml(config))
         self.monitor = Monitor(out, self.step, quiet)
 
@@ -225,12 +234,13 @@ class Trainer:
         return {
             "step": self.step,
             "seconds": self.seconds,
+            "precision": self.precision,
             "skipped": self.skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
             "usual_norm": None if math.isnan(self.usual_norm) else self.usual_norm,
         }
 
-    def _restore(self, counters: dict[str, Any]) -> None:
+    def _restore_counters(self, counters: dict[str, Any]) -> None:
         self.step = int(counters["step"])
         self.seconds = float(counters["seconds"])
         self.skipped = int(counters["skipped"])

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from condvae.errors import UserError
-from condvae.files import write_bytes
+from condvae.files import write_arrays, write_picture
 from condvae.run import Run, load
-from condvae.verbs.swap import draw_samples, save_picture
+from condvae.verbs.swap import draw_samples
 
 
 def sample(
@@ -49,16 +48,14 @@ def sample(
     chosen = list(range(len(names))) if not labels else [_label(x, names) for x in labels]
     folder = Path(out) if out else loaded.path / "figures"
     picture, images = draw_samples(loaded, chosen, count, temperature, seed)
-    buffer = BytesIO()
-    np.savez_compressed(
-        buffer,
+    arrays = write_arrays(
+        folder / "samples.npz",
         images=images.reshape(-1, *loaded.model.shape),
         labels=np.repeat(np.array(chosen), count),
         class_names=np.array(names),
     )
-    path = save_picture(picture, folder / "samples.png")
-    write_bytes(folder / "samples.npz", buffer.getvalue())
-    return {"files": {"samples.png": str(path), "samples.npz": str(folder / "samples.npz")}}
+    path = write_picture(folder / "samples.png", picture)
+    return {"files": {"samples.png": str(path), "samples.npz": str(arrays)}}
 
 
 def _label(label: int | str, names: Sequence[str]) -> int:

@@ -16,7 +16,7 @@ from condvae.errors import UserError
 from condvae.evaluation.bounds import fixed_binarisation
 from condvae.evaluation.labels import sampled, swapped
 from condvae.figures import label_grid, pairs, sample_grid
-from condvae.files import cannot_write, write_bytes, write_json
+from condvae.files import write_arrays, write_json, write_picture
 from condvae.run import Run, load
 from condvae.verbs.sources import test_images
 
@@ -98,7 +98,7 @@ def swap(
         "every-label.png": _every_label(loaded, images, encode_with, seed),
         "samples.png": draw_samples(loaded, range(len(names))[:20], 10, 1.0, seed)[0],
     }
-    paths = {name: save_picture(picture, folder / name) for name, picture in figures.items()}
+    paths = {name: write_picture(folder / name, picture) for name, picture in figures.items()}
     error = ((inputs.astype(float) - wrong) ** 2).mean((1, 2, 3)) / 255**2
     result: dict[str, Any] = {
         "run": str(loaded.path),
@@ -124,8 +124,14 @@ def swap(
     if arrays:
         chosen = np.arange(len(images)) if all else shown
         output = wrong if not all else _outputs(loaded, images, chosen, given, encode_with, seed)
-        target = Path(arrays)
-        _save_arrays(target, images, chosen, given[chosen], output)
+        target = write_arrays(
+            Path(arrays),
+            image=np.asarray(images.images[chosen]),
+            label=images.labels[chosen],
+            given_label=given[chosen],
+            output=output,
+            class_names=np.array(images.class_names),
+        )
         result["arrays"] = str(target)
     write_json(folder / "swap.json", result)
     result["files"]["swap.json"] = str(folder / "swap.json")
@@ -189,35 +195,3 @@ def draw_samples(
     if temperature != 1:
         caption += f"; temperature {temperature:g}"
     return sample_grid(grid, names, "Samples", caption), grid
-
-
-def save_picture(picture: Image.Image, path: Path) -> Path:
-    """Write a PNG atomically."""
-    from io import BytesIO
-
-    buffer = BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    write_bytes(path, buffer.getvalue())
-    return path
-
-
-def _save_arrays(
-    path: Path,
-    images: LabelledImages,
-    chosen: NDArray[np.integer],
-    given: NDArray[np.int64],
-    output: NDArray[np.uint8],
-) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            np.savez_compressed(
-                file,
-                image=np.asarray(images.images[chosen]),
-                label=images.labels[chosen],
-                given_label=given,
-                output=output,
-                class_names=np.array(images.class_names),
-            )
-    except OSError as error:
-        raise cannot_write(path, error) from error
