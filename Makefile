@@ -23,6 +23,7 @@ demo: install ## train on 5,000 digits, draw the pictures and measure: runs/demo
 	@$(BIN)/condvae swap runs/demo
 	@echo "measuring: likelihood, then an independent judge of labels (trained now, if it is new) ..."
 	@$(BIN)/condvae evaluate runs/demo
+	@echo "all of it:"; ls runs/demo/figures/*.png runs/demo/evaluation.json runs/demo/README.md
 
 test: install ## run the tests (slow ones too); under 8 minutes on 2 cores
 	$(BIN)/python -m pytest -q

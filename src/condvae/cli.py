@@ -74,7 +74,7 @@ class Evaluate:
     samples: int = 50
     """Importance samples an image; the bounds get tighter with more."""
     out: Annotated[str, arg(metavar="FILE.json")] = ""
-    """Where the numbers go; by default the run's evaluation.json."""
+    """Where the numbers go; by default the run's evaluation.json (with --data: evaluation-NAME.json)."""
     seed: int = 0
     """Of binarisation, noise, wrong labels and samples."""
     device: str = "auto"

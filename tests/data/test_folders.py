@@ -74,6 +74,15 @@ def test_unlabelled_hidden_and_foreign_files(class_folder: Maker) -> None:
     assert len(data.labelled()) == 20
 
 
+def test_folders_inside_a_class_and_links_in_a_circle(class_folder: Maker) -> None:
+    folder = class_folder()
+    (folder / "cat" / "2020").mkdir()
+    (folder / "cat" / "3.png").rename(folder / "cat" / "2020" / "3.png")
+    (folder / "dog" / "again").symlink_to(folder)
+    data = load(str(folder), split="all")
+    assert data.class_names == ("cat", "dog") and np.bincount(data.labels).tolist() == [10, 10]
+
+
 def test_numbers_are_sorted_as_numbers(class_folder: Maker) -> None:
     data = load(str(class_folder(classes=("10", "9", "1", "class 2", "class 10"))), split="all")
     assert data.class_names == ("1", "9", "10", "class 2", "class 10")

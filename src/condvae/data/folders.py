@@ -1,7 +1,8 @@
 """Class folders, on disk or in a .zip, decoded once into a memory-mapped cache.
 
 `root/cat/a.png, root/dog/b.png ...`; with folders `train` and `test` (or `val`) at the top, these
-are the splits. A class folder named `unlabelled` holds images without a label.
+are the splits. A class folder named `unlabelled` holds images without a label. Folders inside a class
+folder belong to the class; hidden files and folders are not seen.
 """
 
 from __future__ import annotations
@@ -68,11 +69,16 @@ class Container(ABC):
 
 
 class Folder(Container):
-    """A folder on disk; links are followed, hidden files are not seen."""
+    """A folder on disk; links are followed, each folder once."""
 
     def entries(self) -> list[Entry]:
-        found = []
-        for folder, _, names in os.walk(self.path, followlinks=True):
+        found, seen = [], set()
+        for folder, folders, names in os.walk(self.path, followlinks=True):
+            here = os.stat(folder)
+            if (here.st_dev, here.st_ino) in seen:  # a link to a folder above would never end
+                folders.clear()
+                continue
+            seen.add((here.st_dev, here.st_ino))
             for name in names:
                 file = Path(folder, name)
                 if file.is_file():
@@ -150,11 +156,11 @@ def listing(container: Container, split: str) -> Listing:
     divided = train is not None and test is not None
     if divided:
         wanted = {"train": [train], "test": [test], "all": [train, test]}[split]
-        everything = [entry for entry in entries if len(entry.path.parts) == depth + 3]
+        everything = [entry for entry in entries if len(entry.path.parts) >= depth + 3]
         chosen = [entry for entry in everything if entry.path.parts[depth].lower() in wanted]
         depth += 1
     else:
-        everything = chosen = [entry for entry in entries if len(entry.path.parts) == depth + 2]
+        everything = chosen = [entry for entry in entries if len(entry.path.parts) >= depth + 2]
     names = sorted({entry.path.parts[depth] for entry in everything} - {UNLABELLED}, key=natural_order)
     if len(names) < 2:
         found = f"one class, {names[0]!r}" if names else "no class folders with images in them"
@@ -162,7 +168,7 @@ def listing(container: Container, split: str) -> Listing:
             f"{container.path}: {found}; it needs two or more folders, each named as its class"
         )
     number = {name: index for index, name in enumerate(names)} | {UNLABELLED: -1}
-    chosen.sort(key=lambda e: (natural_order(e.path.parts[depth]), natural_order(e.path.name)))
+    chosen.sort(key=lambda e: (natural_order(e.path.parts[depth]), natural_order(str(e.path))))
     labels = np.array([number[entry.path.parts[depth]] for entry in chosen], dtype=np.int64)
     return Listing(chosen, labels, tuple(names), divided)
 

@@ -7,7 +7,7 @@ binarisation, so neither the batch size nor the other images of a batch change w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from condvae.models.protocol import ConditionalModel, Images, Labels
 
-SAMPLES_AT_ONCE = 20
+PAIRS_AT_ONCE, SAMPLES_AT_ONCE = 64, 8
 FIRST_PASS = 5
 NEGLIGIBLE = 15.0
 """A label this many nats behind the best after the first pass is left out of the sum over labels."""
@@ -73,28 +73,42 @@ class NoiseStreams:
         return torch.stack(drawn, 1).to(self.device)
 
 
-def in_chunks(samples: int, at_once: int = SAMPLES_AT_ONCE) -> Iterator[int]:
-    """Sizes that add up to a number of samples."""
-    for start in range(0, samples, at_once):
-        yield min(at_once, samples - start)
-
-
 @torch.no_grad()
 def log_weight_sums(
-    model: ConditionalModel, x: Images, y: Labels, streams: NoiseStreams, samples: int
-) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch"]]:
-    """Mean and log-mean-exp of the log importance weights, in memory that doesn't grow with samples.
+    model: ConditionalModel,
+    x: Images,
+    y: Labels,
+    indices: Sequence[int],
+    *,
+    samples: int,
+    seed: int = 0,
+) -> tuple[Float[Tensor, "pairs"], Float[Tensor, "pairs"]]:
+    """Mean and log-mean-exp of the log importance weights of pairs of an image and a label.
+
+    A few hundred decoded images at a time: memory doesn't grow with samples, and on a processor the
+    work stays in its caches.
+
+    Arguments:
+        x, y: the pairs.
+        indices: each image's place in the data set, which its noise comes from.
 
     Returns:
         The ELBO estimate, and the importance-weighted bound, in nats an image.
     """
-    total = torch.zeros(len(y), dtype=torch.float64, device=x.device)
-    log_sum = torch.full_like(total, -math.inf)
-    for size in in_chunks(samples):
-        weights = model.log_weights(x, y, streams.draw(size)).double()
-        total += weights.sum(0)
-        log_sum = torch.logaddexp(log_sum, torch.logsumexp(weights, 0))
-    return total / samples, log_sum - math.log(samples)
+    elbos, bounds = [], []
+    for start in range(0, len(y), PAIRS_AT_ONCE):
+        part = slice(start, start + PAIRS_AT_ONCE)
+        streams = NoiseStreams(indices[part], model.latents, seed, x.device)
+        total = torch.zeros(len(y[part]), dtype=torch.float64, device=x.device)
+        log_sum = torch.full_like(total, -math.inf)
+        for done in range(0, samples, SAMPLES_AT_ONCE):
+            noise = streams.draw(min(SAMPLES_AT_ONCE, samples - done))
+            weights = model.log_weights(x[part], y[part], noise).double()
+            total += weights.sum(0)
+            log_sum = torch.logaddexp(log_sum, torch.logsumexp(weights, 0))
+        elbos.append(total / samples)
+        bounds.append(log_sum - math.log(samples))
+    return torch.cat(elbos), torch.cat(bounds)
 
 
 @torch.no_grad()
@@ -122,8 +136,7 @@ def bounds(
     for start in range(0, len(labels), batch_size):
         x, y = images[start : start + batch_size], labels[start : start + batch_size]
         here = list(range(start, start + len(y)))
-        streams = NoiseStreams(here, model.latents, seed, x.device)
-        elbo, own = log_weight_sums(model, x, y, streams, samples)
+        elbo, own = log_weight_sums(model, x, y, here, samples=samples, seed=seed)
         by_label = _by_label(model, x, y, own, here, samples, seed)
         marginal = torch.logsumexp(by_label, 1) - math.log(model.classes)
         means = torch.cat([group.flatten(1) for group in model.encode(x, y)], 1)
@@ -143,26 +156,18 @@ def _by_label(
     seed: int,
 ) -> Float[Tensor, "batch classes"]:
     """Importance-weighted `log p(x|y)` for every label; -inf where a first pass shows it negligible."""
-    first = min(FIRST_PASS, samples)
-    columns = [
-        log_weight_sums(
-            model, x, torch.full_like(y, label), NoiseStreams(indices, *_key(model, seed, x)), first
-        )[1]
-        for label in range(model.classes)
-    ]
-    by_label = torch.stack(columns, 1)
+    by_label = torch.full((len(y), model.classes), -math.inf, dtype=own.dtype, device=own.device)
     by_label[torch.arange(len(y)), y] = own
-    by_label[by_label < by_label.amax(1, keepdim=True) - NEGLIGIBLE] = -math.inf
-    image, label = torch.nonzero(by_label > -math.inf, as_tuple=True)
-    image, label = image[label != y[image]], label[label != y[image]]
-    if len(image):
-        streams = NoiseStreams([indices[i] for i in image.tolist()], *_key(model, seed, x))
-        by_label[image, label] = log_weight_sums(model, x[image], label, streams, samples)[1]
+    wanted = torch.arange(model.classes, device=y.device) != y[:, None]
+    for number in (min(FIRST_PASS, samples), samples):
+        image, label = torch.nonzero(wanted, as_tuple=True)
+        places = [indices[i] for i in image.tolist()]
+        if places:
+            pairs = log_weight_sums(model, x[image], label, places, samples=number, seed=seed)
+            by_label[image, label] = pairs[1]
+        by_label[by_label < by_label.amax(1, keepdim=True) - NEGLIGIBLE] = -math.inf
+        wanted &= by_label > -math.inf
     return by_label
-
-
-def _key(model: ConditionalModel, seed: int, x: Images) -> tuple[int, int, torch.device]:
-    return model.latents, seed, x.device
 
 
 def bits_per_dim(nats: float, shape: tuple[int, int, int]) -> float:

@@ -47,7 +47,8 @@ def evaluate(
         data: other test images than the run's own.
         data_root: where datasets are looked for.
         samples: importance samples S an image.
-        out: the JSON file; by default the run's `evaluation.json`.
+        out: the JSON file; by default the run's `evaluation.json`, or, for other images than the run's
+            own, `evaluation-NAME.json`.
         seed: of binarisation, noise, wrong labels and samples.
         quiet: show no progress.
 
@@ -99,7 +100,8 @@ def evaluate(
         with _timed(seconds, "probes", line):
             result["latent_probe_accuracy"] = _probes(loaded, train, test, seed)
     result["chance"] = 1 / test.classes
-    target = Path(out) if out else loaded.path / "evaluation.json"
+    name = f"evaluation-{Path(test.name).stem}.json" if data else "evaluation.json"
+    target = Path(out) if out else loaded.path / name
     write_json(target, result)
     result["file"] = str(target)
     if not out and not data:
