@@ -1,6 +1,6 @@
 """Print the evaluations of runs as one Markdown table, a column a run: the README's results.
 
-    python tools/results_table.py runs/mnist runs/mnist-notebook runs/cifar10 runs/cifar10-notebook
+python tools/results_table.py runs/mnist runs/mnist-notebook runs/cifar10 runs/cifar10-notebook
 """
 
 from __future__ import annotations

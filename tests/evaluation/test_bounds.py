@@ -99,6 +99,14 @@ def test_marginal_over_labels_equals_brute_force(data: tuple[Tensor, Tensor]) ->
     assert (found.log_likelihood - found.marginal <= math.log(K) + 1e-9).all()
 
 
+def test_without_the_other_labels_nothing_is_said_of_the_marginal(data: tuple[Tensor, Tensor]) -> None:
+    model = LinearGaussian(1.0)
+    whole, own = (bounds(model, *data, samples=3, every_label=e) for e in (True, False))  # type: ignore[arg-type]
+    assert np.isnan(own.marginal).all()
+    assert np.allclose(own.elbo, whole.elbo) and np.allclose(own.log_likelihood, whole.log_likelihood)
+    assert (np.isfinite(own.label_log_likelihood).sum(1) == 1).all()
+
+
 def test_bound_rises_with_samples_and_converges(data: tuple[Tensor, Tensor]) -> None:
     model = LinearGaussian(2.5)
     exact = float(model.exact(*data).mean())

@@ -88,8 +88,16 @@ def evaluate(
     with torch.random.fork_rng(devices=[]), line:
         torch.manual_seed(seed)
         with _timed(seconds, "bounds", line):
-            used = samples if likelihood.is_probability else 1
-            found = bounds(model, observed, y, samples=used, seed=seed, progress=line.show)
+            proper = likelihood.is_probability
+            found = bounds(
+                model,
+                observed,
+                y,
+                samples=samples if proper else 1,
+                seed=seed,
+                every_label=proper,
+                progress=line.show,
+            )
             result |= likelihood_numbers(found, test.labels, loaded)
         with _timed(seconds, "judge", line):
             judge = judge_for(train, loaded.device, line.show)
