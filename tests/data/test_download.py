@@ -90,9 +90,3 @@ def test_a_cache_that_cannot_be_written_is_a_sentence(
     monkeypatch.setenv("CONDVAE_CACHE", str(tmp_path / "file"))
     with pytest.raises(UserError, match="set CONDVAE_CACHE"):
         load("mnist")
-
-
-def test_the_hashes_are_those_of_the_original_files(real_data: Path) -> None:
-    for remote in SOURCES["mnist"].remotes:
-        path = real_data / "MNIST" / "raw" / remote.name.removesuffix(".gz")
-        assert hashlib.sha256(path.read_bytes()).hexdigest() == remote.sha256

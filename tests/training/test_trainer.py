@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from condvae.files import read_tensors
 from condvae.objectives import OBJECTIVES, Loss, NegativeElbo
 from condvae.run import CHECKPOINT, MODEL, load
 from condvae.training import trainer as training
+from condvae.training.checkpoint import read_checkpoint
 from condvae.training.trainer import Interrupted, Trainer
 from condvae.verbs.train import train
 
@@ -230,6 +233,40 @@ def test_a_directory_that_cannot_be_written(small: Config, tmp_path: Path) -> No
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot be written"):
         train(small, tmp_path / "file" / "run", quiet=True)
+
+
+@pytest.fixture
+def little_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own with a megabyte; skips where none can be mounted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("a file system can't be mounted here")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
+def test_a_real_disk_that_fills_up(small: Config, little_disk: Path, tmp_path: Path) -> None:
+    recipe, path = tmp_path / "recipe.toml", little_disk / "run"
+    config = replace(small, training=replace(small.training, epochs=200.0, checkpoint_seconds=0.1))
+    recipe.write_text(to_toml(config), "utf-8")
+    command = [sys.executable, "-m", "condvae", "train", str(recipe), "--out", str(path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (path / CHECKPOINT).exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    with contextlib.suppress(OSError), (little_disk / "filler").open("wb") as filler:
+        filler.write(b"x" * (1 << 20))
+    _, error = process.communicate(timeout=120)
+    lines = [line for line in error.splitlines() if not line.startswith("training ")]
+    assert process.returncode == 2, error
+    assert len(lines) == 1 and "cannot be written" in lines[0], error
+    read_checkpoint(path / CHECKPOINT)
 
 
 # ----------------------------------------------------------------------------------- a number to reach
