@@ -177,6 +177,11 @@ def test_clipping_bounds_the_step(small: Config, tmp_path: Path) -> None:
     assert line["step"] == 3
 
 
+def test_a_run_of_almost_no_epochs_is_one_step(small: Config, tmp_path: Path) -> None:
+    config = replace(small, training=replace(small.training, epochs=1e-9))
+    assert load(train(config, tmp_path / "run", quiet=True), "cpu").training["steps"] == 1
+
+
 def test_training_gets_better_and_says_so(small_run: Path) -> None:
     run = load(small_run, "cpu")
     assert run.training["validation_elbo"] > -300, "from about -545 with random weights"

@@ -100,11 +100,12 @@ class Trainer:
         self.pair = ModelAndObjective(model, OBJECTIVES.build(settings.objective)).to(device)
         self.model = typing.cast(ConditionalModel, self.pair.model)
         self.optimiser = build_optimiser(settings, self.pair, device)
-        self.step_module, self.prepared = self.accelerator.prepare(self.pair, self.optimiser)
+        self.step_module = self.accelerator.prepare(self.pair)
         self.average = WeightAverage(self.pair.model, settings.ema)
         self.batches = Batches(self.train_data, settings.batch_size, device, seed=settings.seed)
 
-        self.step, self.seconds, self.skipped, self.usual_norm = 0, 0.0, 0, math.nan
+        self.step, self.seconds, self.validation_elbo = 0, 0.0, math.nan
+        self.skipped, self.skipped_in_a_row, self.usual_norm = 0, 0, math.nan
         if checkpoint:
             restore(checkpoint, self.pair, self.optimiser, self.average)
             self._restore_counters(checkpoint.counters)
@@ -121,7 +122,8 @@ class Trainer:
             UserError: training diverged, or the disk gave out. The last checkpoint stays.
         """
         stop = _StopSignal()
-        steps = round(self.settings.epochs * self.batches.steps_per_epoch) or None
+        epochs = self.settings.epochs
+        steps = max(1, round(epochs * self.batches.steps_per_epoch)) if epochs else None
         limit = self.settings.minutes * 60 or None
         started = time.monotonic() - self.seconds
         saved = time.monotonic()
@@ -186,8 +188,6 @@ class Trainer:
         numbers = {name: float(value) for name, value in loss.metrics.items()}
         return numbers | {"loss": float(loss.value.detach()), "gradient_norm": norm, "rate": rate}
 
-    skipped_in_a_row = 0
-
     # ------------------------------------------------------------------------------ validate, log
 
     @torch.no_grad()
@@ -213,8 +213,6 @@ class Trainer:
         self.validation_elbo = total / images
         self.monitor.log({"step": self.step, "validation_elbo": self.validation_elbo})
         return self.validation_elbo
-
-    validation_elbo = math.nan
 
     def _log(self, meter: _Meter, share: float) -> None:
         epoch = self.step / self.batches.steps_per_epoch
