@@ -18,7 +18,7 @@ from torch import Tensor
 
 from condvae.models.protocol import ConditionalModel, Images, Labels
 
-PAIRS_AT_ONCE, SAMPLES_AT_ONCE = 64, 8
+PAIRS_AT_ONCE, SAMPLES_AT_ONCE = 32, 16
 FIRST_PASS = 5
 NEGLIGIBLE = 15.0
 """A label this many nats behind the best after the first pass is left out of the sum over labels."""
