@@ -26,6 +26,8 @@ BATCH = 128
 SIZES = {1: (16, 80_000), 3: (32, 600_000)}
 """Width of a judge and images in its training, by channels: colour photographs need far more than grey
 drawings."""
+EPOCHS = 60
+"""A judge of few images ends after this many passes over them."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def judge_for(
     if train.split == "test":
         raise UserError(f"{train.name}: a judge is never trained on test images")
     train = train.labelled()
-    width, images_seen = SIZES[train.shape[0]]
+    width, most = SIZES[train.shape[0]]
+    images_seen = min(most, EPOCHS * len(train))
     key = f"{train.fingerprint[:24]}-{VERSION}-{width}-{images_seen}"
     path = cache_folder() / "judges" / f"{key}.safetensors"
     classifier = Classifier(train.shape, train.classes, width)

@@ -73,7 +73,7 @@ def table_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     if found.get("bits_per_dim") is not None:
         rows.append(("bits/dim of log p(x)", f"{found['bits_per_dim']:.4f}"))
     if found.get("objective_nats_no_bound") is not None:
-        rows.append(("loss + KL (no bound)", f"{found['objective_nats_no_bound']:.2f} nats"))
+        rows.append(("loss, KL included (no bound)", f"{found['objective_nats_no_bound']:.2f} nats"))
     probes = found["latent_probe_accuracy"]
     return [
         *rows,
