@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -125,6 +126,30 @@ def test_a_run_directory_is_taken_once_and_a_resumed_run_keeps_its_settings(
     other = replace(small, model=replace(small.model, latents=7))
     with pytest.raises(UserError, match=r"begun with model\.latents = 4, not 7"):
         train(other, small_run, resume=True, quiet=True)
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(small: Config, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(UserError, match="is not empty, and no run directory"):
+        train(small, tmp_path, quiet=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_a_run_is_not_resumed_on_other_images(
+    small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays = {"images": np.zeros((40, 28, 28), np.uint8), "labels": np.arange(40) % 10}
+    np.savez(tmp_path / "data.npz", **arrays)
+    config = replace(small, data=replace(small.data, source=str(tmp_path / "data.npz")))
+    config = replace(config, training=replace(config.training, epochs=5.0))
+    with monkeypatch.context() as patched:
+        stop_after(2, patched)
+        with pytest.raises(Interrupted):
+            train(config, tmp_path / "run", quiet=True)
+    arrays["images"][0] = 9
+    np.savez(tmp_path / "data.npz", **arrays)
+    with pytest.raises(UserError, match=r"data\.npz has changed since"):
+        train(config, tmp_path / "run", resume=True, quiet=True)
 
 
 # ------------------------------------------------------------------------------- steps, and their faults

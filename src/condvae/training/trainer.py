@@ -106,6 +106,11 @@ class Trainer:
 
         self.step, self.seconds, self.validation_elbo = 0, 0.0, math.nan
         self.skipped, self.skipped_in_a_row, self.usual_norm = 0, 0, math.nan
+        if checkpoint and checkpoint.counters.get("data") != self.train_data.fingerprint:
+            raise UserError(
+                f"--resume: {self.train_data.name} has changed since {out} was begun; put it back as it "
+                "was, or train into another --out"
+            )
         if checkpoint:
             restore(checkpoint, self.pair, self.optimiser, self.average)
             self._restore_counters(checkpoint.counters)
@@ -233,6 +238,7 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "precision": self.precision,
+            "data": self.train_data.fingerprint,
             "skipped": self.skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
             "usual_norm": None if math.isnan(self.usual_norm) else self.usual_norm,

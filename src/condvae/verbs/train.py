@@ -78,13 +78,15 @@ def with_absolute_paths(config: Config) -> Config:
 
 
 def _claim(path: Path) -> None:
-    """Make the run directory, which must not hold a run yet."""
+    """Make the run directory, which must hold neither a run yet nor anything that isn't one's."""
     if any((path / name).exists() for name in (MODEL, CHECKPOINT)):
         raise UserError(
             f"--out {path}: holds a run already; go on with it by --resume, or choose another --out"
         )
     try:
         path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()) and not (path / CONFIG).exists():
+            raise UserError(f"--out {path}: is not empty, and no run directory; choose a new folder")
         for left_over in (path / "tensorboard", path / "metrics.jsonl"):
             shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink(missing_ok=True)
     except OSError as error:
