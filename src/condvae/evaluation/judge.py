@@ -23,10 +23,10 @@ from condvae.models.classifier import Classifier
 
 VERSION = 2
 BATCH = 128
-SIZES = {1: (16, 80_000), 3: (32, 600_000)}
+SIZES = {1: (16, 240_000), 3: (32, 600_000)}
 """Width of a judge and images in its training, by channels: colour photographs need far more than grey
 drawings."""
-EPOCHS = 60
+EPOCHS = 30
 """A judge of few images ends after this many passes over them."""
 
 
