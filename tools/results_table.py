@@ -22,6 +22,7 @@ def column(run: Path) -> dict[str, str]:
     def share(key: str) -> str:
         return format(found[key], ".3f")
 
+    loss = number("objective_nats_no_bound", ",.2f") if found["elbo_nats"] is None else "-"
     return {
         "": f"`{run.name}`",
         "training, minutes (epochs)": f"{training['seconds'] / 60:.1f} ({training['epochs']:.1f})",
@@ -31,7 +32,8 @@ def column(run: Path) -> dict[str, str]:
         "log p(x\\|y), nats": number("log_likelihood_nats", ",.2f"),
         "**log p(x), nats**": number("marginal_log_likelihood_nats", ",.2f"),
         "bits/dim of log p(x)": number("bits_per_dim", ".3f") if found["bits_per_dim"] else "-",
-        "importance samples S": str(found["samples"]),
+        "importance samples S": "-" if found["elbo_nats"] is None else str(found["samples"]),
+        "loss, KL included": loss,
         "judge on real images": share("judge_accuracy"),
         "judge on reconstructions": share("reconstruction_accuracy"),
         "**swap accuracy**": share("swap_accuracy"),
