@@ -200,6 +200,8 @@ def test_a_folder_from_training_to_pictures(class_folder: Maker, tmp_path: Path)
     cli.run(["evaluate", str(tmp_path / "run"), "--samples", "2"])
     found = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert 0 < found["bits_per_dim"] < 16
+    card = (tmp_path / "run" / "README.md").read_text("utf-8")
+    assert "&lt;dog>" in card and "<dog>" not in card and "log p(x\\|y)" in card
     assert found["bits_per_dim"] == pytest.approx(
         -found["marginal_log_likelihood_nats"] / (3 * 16 * 16 * np.log(2))
     )

@@ -26,7 +26,7 @@ def write_card(path: Path) -> None:
         f"| likelihood, prior | {config.model.likelihood}, {config.model.prior} |",
         f"| latents | {config.model.latents} |",
         f"| images | {training['images']:,} of {'x'.join(map(str, run.model.shape))}, "
-        f"{len(run.class_names)} classes: {', '.join(run.class_names[:20])} |",
+        f"{len(run.class_names)} classes: {cell(', '.join(run.class_names[:20]))} |",
         f"| training | {training['steps']:,} steps, {training['epochs']:.1f} epochs, "
         f"{training['seconds']:.0f} s on {training['device']}, {training['precision']} |",
         f"| objective | {config.training.objective}, seed {config.training.seed} |",
@@ -45,12 +45,17 @@ def write_card(path: Path) -> None:
     write_text(path / "README.md", "\n".join(lines))
 
 
+def cell(text: str) -> str:
+    """Text that stays text inside a table of Markdown."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+
+
 def _evaluation(path: Path) -> list[str]:
     try:
         found: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return ["Not evaluated yet: `condvae evaluate` with this folder.", ""]
-    rows = [f"| {name} | {value} |" for name, value in table_rows(found)]
+    rows = [f"| {cell(name)} | {value} |" for name, value in table_rows(found)]
     head = f"## Evaluation: {found['images']:,} {found['split']} images of {found['source']}"
     return [head, "", "| | |", "|---|---|", *rows, ""]
 
