@@ -106,12 +106,12 @@ class Trainer:
 
         self.step, self.seconds, self.validation_elbo = 0, 0.0, math.nan
         self.skipped, self.skipped_in_a_row, self.usual_norm = 0, 0, math.nan
-        if checkpoint and checkpoint.counters.get("data") != self.train_data.fingerprint:
-            raise UserError(
-                f"--resume: {self.train_data.name} has changed since {out} was begun; put it back as it "
-                "was, or train into another --out"
-            )
         if checkpoint:
+            if checkpoint.counters.get("data") != self.train_data.fingerprint:
+                raise UserError(
+                    f"--resume: {self.train_data.name} has changed since {out} was begun; put it back "
+                    "as it was, or train into another --out"
+                )
             restore(checkpoint, self.pair, self.optimiser, self.average)
             self._restore_counters(checkpoint.counters)
         write_text(out / CONFIG, configuration.to_toml(config))

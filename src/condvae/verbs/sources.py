@@ -14,8 +14,7 @@ def training_images(data: DataConfig, data_root: str | Path | None) -> LabelledI
     """The training split that a recipe names; all of its source, where the test images lie elsewhere.
 
     Raises:
-        UserError: a source can't be loaded, the training images are all of one class, or the test
-            images have other classes.
+        UserError: the source can't be loaded, or its training images are all of one class.
     """
     images = load(
         data.source,
@@ -31,9 +30,17 @@ def training_images(data: DataConfig, data_root: str | Path | None) -> LabelledI
             f"--data {data.source}: its training images are all of one class; "
             "a conditional model needs two or more"
         )
-    if data.test_source:
-        _load_test(data.test_source, images.shape, images.class_names, data, data_root)
     return images
+
+
+def check_test_source(train: LabelledImages, data: DataConfig, data_root: str | Path | None) -> None:
+    """See before a training that the test images named apart from it will serve after it.
+
+    Raises:
+        UserError: they can't be loaded, or have other classes.
+    """
+    if data.test_source:
+        _load_test(data.test_source, train.shape, train.class_names, data, data_root)
 
 
 def test_images(run: Run, source: str | None, data_root: str | Path | None) -> LabelledImages:

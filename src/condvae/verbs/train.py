@@ -11,7 +11,7 @@ from condvae.config import Config
 from condvae.errors import UserError
 from condvae.files import cannot_write
 from condvae.run import CHECKPOINT, CONFIG, MODEL
-from condvae.verbs.sources import training_images
+from condvae.verbs.sources import check_test_source, training_images
 
 
 def train(
@@ -47,6 +47,7 @@ def train(
         return path
 
     images = training_images(config.data, data_root)
+    check_test_source(images, config.data, data_root)
     parts = images.split_validation(config.data.validation, config.training.seed)
 
     from condvae.training.trainer import Trainer
