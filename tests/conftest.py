@@ -45,7 +45,13 @@ def small() -> Config:
         base,
         model=replace(base.model, network="conv(width=8, patch=4, hidden=32)", latents=4),
         training=replace(
-            base.training, minutes=0.0, epochs=1.0, warmup_steps=5, device="cpu", validations=2
+            base.training,
+            minutes=0.0,
+            epochs=1.0,
+            warmup_steps=5,
+            device="cpu",
+            precision="fp32",
+            validations=2,
         ),
     )
 

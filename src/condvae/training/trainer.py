@@ -374,7 +374,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
     times = {}
     for dtype in (torch.float32, torch.bfloat16):
         matrix = torch.ones(256, 256, dtype=dtype, device=device)
-        times[dtype] = min(_seconds(matrix, device) for _ in range(4))
+        times[dtype] = min(_seconds(matrix, device) for _ in range(30))
     return "bf16" if times[torch.bfloat16] < 0.7 * times[torch.float32] else "fp32"
 
 
