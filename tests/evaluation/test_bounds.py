@@ -35,7 +35,8 @@ class LinearGaussian:
         draw = lambda *shape: torch.randn(shape, generator=generator, dtype=torch.float64)  # noqa: E731
         self.w, self.b, self.noise = draw(D, Z), 0.7 * draw(K, D), 0.5
         self.shape, self.classes, self.latents = (1, 2, 3), K, Z
-        self.likelihood = Plain()
+        self.group_shapes, self.uses_label = ((Z,),), True
+        self.likelihood = Plain(self.shape)
         self.precision = torch.eye(Z, dtype=torch.float64) + self.w.T @ self.w / self.noise**2
         self.covariance = torch.linalg.inv(self.precision)
         self.cholesky = torch.linalg.cholesky(self.covariance * wider)
@@ -61,9 +62,9 @@ class LinearGaussian:
     def encode(self, x: Tensor, y: Tensor, sample: bool = False) -> tuple[Tensor, ...]:
         return (self.posterior_mean(x, y),)
 
-    def elbo(self, x: Tensor, y: Tensor) -> Elbo:
+    def elbo(self, x: Tensor, y: Tensor, noise: Tensor | None = None) -> Elbo:
         q = Normal(self.posterior_mean(x, y), torch.zeros(len(y), Z))
-        return Elbo(torch.zeros(len(y)), normal_log_prob(q.mean)[:, None])
+        return Elbo(torch.zeros(len(y)), normal_log_prob(q.mean)[:, None], (q.mean,))
 
 
 @pytest.fixture

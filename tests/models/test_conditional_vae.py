@@ -105,7 +105,7 @@ def test_an_image_does_not_depend_on_its_batch_in_evaluation() -> None:
 
 
 def test_conv_never_works_at_full_resolution() -> None:
-    network = Conv((3, 32, 32), 2, 8, 16, (4, 4), width=8)
+    network = Conv((3, 32, 32), 6, 8, 16, (4, 4), width=8)
     assert network.bottom[1:] == (8, 8)
     assert network.head.out_channels == 3 * 2 * 2**2
 

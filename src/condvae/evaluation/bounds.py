@@ -132,6 +132,7 @@ def bounds(
     Arguments:
         samples: importance samples S.
         every_label: bound `log p(x)` as well; without, `marginal` is NaN, in a tenth of the time.
+            (A model that no label reaches needs no sum: there `marginal` is `log_likelihood`.)
         progress: told the share that is done.
     """
     parts: list[tuple[Tensor, ...]] = []
@@ -142,7 +143,9 @@ def bounds(
         by_label = torch.full((len(y), model.classes), -math.inf, dtype=own.dtype, device=own.device)
         by_label[torch.arange(len(y)), y] = own
         marginal = torch.full_like(own, math.nan)
-        if every_label:
+        if not model.uses_label:
+            marginal = own
+        elif every_label:
             _add_other_labels(by_label, model, x, y, here, samples, seed)
             marginal = torch.logsumexp(by_label, 1) - math.log(model.classes)
         means = torch.cat([group.flatten(1) for group in model.encode(x, y)], 1)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from condvae.models.conditioning import LabelEmbedding
 from condvae.models.networks import NETWORKS
-from condvae.models.protocol import Elbo, Images, Labels, Latents
+from condvae.models.protocol import Elbo, Images, Labels, Latents, WeightedDraws
 from condvae.probability.likelihoods import LIKELIHOODS, ImageDistribution
-from condvae.probability.posteriors import POSTERIORS, Normal
+from condvae.probability.posteriors import POSTERIORS, LatentDistribution
 from condvae.probability.priors import PRIORS
 
 
@@ -52,16 +52,18 @@ class ConditionalVAE(nn.Module):
         self.shape = shape
         self.classes = classes
         self.latents = latents
-        self.likelihood = LIKELIHOODS.build(likelihood)
+        self.group_shapes = ((latents,),)
+        self.likelihood = LIKELIHOODS.build(likelihood, shape=shape)
         self.posterior = POSTERIORS.build(posterior, latents=latents)
         self.prior = PRIORS.build(prior, latents=latents, classes=classes)
+        self.uses_label = bool(label_reaches) or self.prior.uses_label
         widths = [embedding if place in label_reaches else 0 for place in ("encoder", "decoder")]
         self.encoder_label = LabelEmbedding(classes, widths[0])
         self.decoder_label = LabelEmbedding(classes, widths[1])
         self.network = NETWORKS.build(
             network,
             shape=shape,
-            parameters_per_channel=self.likelihood.parameters_per_channel,
+            planes=self.likelihood.planes,
             latents=latents,
             posterior_parameters=self.posterior.parameters_needed,
             condition=(widths[0], widths[1]),
@@ -69,45 +71,84 @@ class ConditionalVAE(nn.Module):
         if self.network.channels_last:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def infer(self, observed: Images, y: Labels) -> Normal:
+    def infer(self, observed: Images, y: Labels) -> LatentDistribution:
         """The posterior `q(z|x,y)` of observed images."""
-        image = self.likelihood.network_input(observed)
-        posterior: Normal = self.posterior(self.network.encode(image, self.encoder_label(y)))
-        return posterior
+        return self.posterior(self._posterior_parameters(observed, y))
 
-    def decode(self, latents: Latents, y: Labels) -> ImageDistribution:
-        z = self.prior.place(latents[0], y)
+    def _posterior_parameters(self, observed: Images, y: Labels) -> Float[Tensor, "batch p"]:
+        image = self.likelihood.network_input(observed)
+        parameters: Tensor = self.network.encode(image, self.encoder_label(y))
+        return parameters
+
+    def _image_distribution(self, v: Float[Tensor, "batch z"], y: Labels) -> ImageDistribution:
+        z = self.prior.place(v, y)
         distribution: ImageDistribution = self.likelihood(self.network.decode(z, self.decoder_label(y)))
         return distribution
 
-    def elbo(self, x: Images, y: Labels) -> Elbo:
+    def elbo(self, x: Images, y: Labels, noise: Float[Tensor, "batch z"] | None = None) -> Elbo:
         observed = self.likelihood.observe(x)
         posterior = self.infer(observed, y)
-        u = posterior.sample(torch.randn_like(posterior.mean))
-        kl = self.prior.kl(posterior, u, y)
-        return Elbo(self.decode((u,), y).log_prob(observed), kl[:, None])
+        v, log_prob = posterior.draw(torch.randn_like(posterior.centre) if noise is None else noise)
+        return Elbo(
+            log_likelihood=self._image_distribution(v, y).log_prob(observed),
+            kl=self.prior.kl(posterior, v, log_prob, y)[:, None],
+            latents=(self.prior.carry(v, y),),
+            posterior=posterior,
+        )
 
     def log_weights(
         self, x: Images, y: Labels, noise: Float[Tensor, "samples batch z"]
     ) -> Float[Tensor, "samples batch"]:
+        return self.weighted_draws(x, y, noise).log_weights
+
+    def weighted_draws(
+        self,
+        x: Images,
+        y: Labels,
+        noise: Float[Tensor, "samples batch z"],
+        hold_posterior: bool = False,
+    ) -> WeightedDraws:
+        """Draws and their weights; see `WeightedDraws`.
+
+        Arguments:
+            hold_posterior: take `log q(z|x,y)` with q's parameters as constants, so that its gradient
+                passes through the draw alone (Roeder et al. 2017).
+        """
         observed = self.likelihood.observe(x)
-        posterior = self.infer(observed, y)
-        u = posterior.sample(noise)
-        repeated = y.expand(len(noise), -1)
-        log_ratio = self.prior.log_prob(u, repeated) - posterior.log_prob(u)
-        decoded = self.decode((u.flatten(0, 1),), repeated.flatten())
+        handle = self._posterior_parameters(observed, y).expand(len(noise), -1, -1)
+        posterior = self.posterior(handle)
+        v, log_prob = posterior.draw(noise)
+        if hold_posterior:
+            log_prob = posterior.held().log_prob(v)
+        each = y.expand(len(noise), -1)
+        decoded = self._image_distribution(v.flatten(0, 1), each.flatten())
         images = observed.expand(len(noise), *observed.shape).flatten(0, 1)
-        return log_ratio + decoded.log_prob(images).unflatten(0, (len(noise), -1))
+        log_likelihood = decoded.log_prob(images).unflatten(0, (len(noise), -1))
+        log_weights = log_likelihood + self.prior.log_prob(v, each) - log_prob
+        return WeightedDraws(log_weights, (self.prior.carry(v, each),), handle)
 
     def encode(self, x: Images, y: Labels, sample: bool = False) -> Latents:
         posterior = self.infer(self.likelihood.observe(x), y)
-        return (posterior.sample(torch.randn_like(posterior.mean)) if sample else posterior.mean,)
+        v = posterior.centre
+        if sample:
+            v, _ = posterior.draw(torch.randn_like(v))
+        return (self.prior.carry(v, y),)
+
+    def decode(self, latents: Latents, y: Labels) -> ImageDistribution:
+        return self._image_distribution(self.prior.settle(latents[0], y), y)
+
+    def log_prior(self, latents: Latents, y: Labels) -> Float[Tensor, "batch"]:
+        return self.prior.carried_log_prob(latents[0], y)
+
+    def draw(
+        self, y: Labels, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Latents:
+        return (self.prior.carry(self.prior.draw(y, temperature, generator), y),)
 
     def sample(
         self, y: Labels, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Images:
-        u = torch.randn(len(y), self.latents, generator=generator, device=y.device)
-        return self.decode((temperature * u,), y).mean_image()
+        return self.decode(self.draw(y, temperature, generator), y).mean_image()
 
     def label_posterior(self, x: Images) -> None:
         """None: this model infers no labels."""

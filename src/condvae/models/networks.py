@@ -38,7 +38,7 @@ class Network(nn.Module, ABC):
 
     Arguments:
         shape: `(C, H, W)` of the images.
-        parameters_per_channel: numbers that the likelihood needs for each channel of a pixel.
+        planes: numbers a pixel that the likelihood needs.
         latents: numbers in the latent vector.
         posterior_parameters: numbers that the posterior needs.
         condition: the widths of the encoder's and of the decoder's condition; 0 for none.
@@ -54,7 +54,7 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, z: Float[Tensor, "batch z"], condition: Condition) -> Float[Tensor, "batch q h w"]:
-        """Parameters of the likelihood, `C * parameters_per_channel` channels."""
+        """Parameters of the likelihood, `planes` channels."""
 
 
 # ------------------------------------------------------------------------------------------- mlp
@@ -71,7 +71,7 @@ class Mlp(Network):
     def __init__(
         self,
         shape: Shape,
-        parameters_per_channel: int,
+        planes: int,
         latents: int,
         posterior_parameters: int,
         condition: tuple[int, int],
@@ -80,8 +80,7 @@ class Mlp(Network):
         activation: str = "silu",
     ) -> None:
         super().__init__()
-        channels, height, width = shape
-        self.output_shape = (channels * parameters_per_channel, height, width)
+        self.output_shape = (planes, *shape[1:])
         act = activation_named(activation)
         self.encoder_in = nn.Linear(math.prod(shape), widths[0])
         self.encoder_label = Shift(condition[0], widths[0])
@@ -169,7 +168,7 @@ class Conv(Network):
     def __init__(
         self,
         shape: Shape,
-        parameters_per_channel: int,
+        planes: int,
         latents: int,
         posterior_parameters: int,
         condition: tuple[int, int],
@@ -215,7 +214,7 @@ class Conv(Network):
         self.up = nn.ModuleList(
             nn.Conv2d(wide, 4 * narrow, 1) for wide, narrow in itertools.pairwise(widths[::-1])
         )
-        self.head = nn.Conv2d(widths[0], channels * parameters_per_channel * patch**2, 3, padding=1)
+        self.head = nn.Conv2d(widths[0], planes * patch**2, 3, padding=1)
 
     def encode(
         self, image: Float[Tensor, "batch c h w"], condition: Condition
@@ -288,7 +287,7 @@ class ResNet(Network):
     def __init__(
         self,
         shape: Shape,
-        parameters_per_channel: int,
+        planes: int,
         latents: int,
         posterior_parameters: int,
         condition: tuple[int, int],
@@ -318,7 +317,7 @@ class ResNet(Network):
             up = 1 if stage == 0 else 2
             self.decoder.append(BasicBlock(wide, narrow, condition[1], up=up))
             self.decoder.extend(BasicBlock(narrow, narrow, condition[1]) for _ in range(blocks - 1))
-        self.head = nn.Conv2d(width, channels * parameters_per_channel, 3, padding=1)
+        self.head = nn.Conv2d(width, planes, 3, padding=1)
 
     def encode(
         self, image: Float[Tensor, "batch c h w"], condition: Condition

@@ -14,11 +14,12 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from condvae.probability.likelihoods import ImageDistribution, Likelihood
+from condvae.probability.posteriors import LatentDistribution
 
 Images = UInt8[Tensor, "batch c h w"]
 Labels = Int[Tensor, "batch"]
 Latents = tuple[Tensor, ...]
-"""One tensor `[B, ...]` a group, top group first, in coordinates that carry over to other labels."""
+"""One tensor `[..., *group_shape]` a group, top group first, in coordinates that every label shares."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,36 @@ class Elbo:
 
     Arguments:
         log_likelihood: one-sample estimate of `E_q[log p(x|z,y)]`.
-        kl: `KL(q(z_l|...) || p(z_l|...))` for every group of latents.
+        kl: `KL(q(z_l|...) || p(z_l|...))` for every group of latents, in closed form or by the draw.
+        latents: the draw, as `encode` would give it.
+        posterior: `q(z|x,y)`, for models whose latents have one distribution (flat ones).
     """
 
     log_likelihood: Float[Tensor, "batch"]
     kl: Float[Tensor, "batch groups"]
+    latents: Latents
+    posterior: LatentDistribution | None = None
 
     @property
     def value(self) -> Float[Tensor, "batch"]:
         """`log_likelihood - sum of kl`: a lower bound on `log p(x|y)`."""
         return self.log_likelihood - self.kl.sum(1)
+
+
+@dataclass(frozen=True)
+class WeightedDraws:
+    """Draws from the posterior and their importance weights, for objectives that weigh gradients.
+
+    Arguments:
+        log_weights: `log p(x,z|y) - log q(z|x,y)`.
+        latents: the draws, `[S, B, ...]` a group.
+        handle: the posterior's parameters, a copy a draw `[S, B, p]`. All of the gradient that reaches
+            the inference network passes through it, so a hook on it may weigh that gradient a draw.
+    """
+
+    log_weights: Float[Tensor, "samples batch"]
+    latents: Latents
+    handle: Float[Tensor, "samples batch p"]
 
 
 @runtime_checkable
@@ -49,10 +70,15 @@ class ConditionalModel(Protocol):
 
     shape: tuple[int, int, int]
     classes: int
+    group_shapes: tuple[tuple[int, ...], ...]
+    """Shape of each group of latents, top group first."""
     latents: int
+    """Dimensions of all groups together."""
+    uses_label: bool
+    """Whether the label reaches any part of the model; if not, `p(x|y)` is `p(x)`."""
     likelihood: Likelihood
 
-    def elbo(self, x: Images, y: Labels) -> Elbo:
+    def elbo(self, x: Images, y: Labels, noise: Float[Tensor, "batch z"] | None = None) -> Elbo:
         """Evidence lower bound of `log p(x|y)`, with one draw from the posterior."""
         ...
 
@@ -74,10 +100,20 @@ class ConditionalModel(Protocol):
         """The distribution over images, given latents and labels."""
         ...
 
+    def log_prior(self, latents: Latents, y: Labels) -> Float[Tensor, "batch"]:
+        """Log density `log p(z|y)` in nats, in the coordinates that `encode` gives latents in."""
+        ...
+
+    def draw(
+        self, y: Labels, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Latents:
+        """Latents drawn from the prior, its scale times `temperature`."""
+        ...
+
     def sample(
         self, y: Labels, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Images:
-        """The mean images of latents drawn from the prior, its scale times `temperature`."""
+        """The mean images of latents drawn from the prior, as in `draw`."""
         ...
 
     def label_posterior(self, x: Images) -> Float[Tensor, "batch classes"] | None:

@@ -1,6 +1,6 @@
 """Likelihoods `p(x | z, y)` over 8-bit images. The likelihood owns the pixel scale.
 
-A family is a module that says how many numbers a pixel it needs (`parameters_per_channel`), turns
+A family is a module that says how many planes of numbers it needs (`planes`), turns
 uint8 images into what the encoder sees (`network_input`) and into what is being modelled
 (`observe`), and reads the decoder's output as a distribution. The distribution takes uint8 images
 and gives uint8 images back, so that no other place knows a scale, and none can draw on a wrong one.
@@ -26,6 +26,7 @@ from condvae.probability.posteriors import HALF_LOG_2PI
 from condvae.registry import Registry
 
 Images = UInt8[Tensor, "batch c h w"]
+Shape = tuple[int, int, int]
 
 
 def to_uint8(x: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
@@ -55,12 +56,23 @@ class ImageDistribution(ABC):
 
 
 class Likelihood(nn.Module, ABC):
-    """A family of distributions over images, indexed by the decoder's output."""
+    """A family of distributions over images, indexed by the decoder's output.
 
-    parameters_per_channel: ClassVar[int] = 1
+    Arguments:
+        shape: `(C, H, W)` of the images.
+
+    Attributes:
+        planes: numbers a pixel that the decoder has to give.
+    """
+
     normalised: ClassVar[bool] = False
     binary: ClassVar[bool] = False
     is_probability: ClassVar[bool] = True
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.planes = shape[0]
 
     def observe(self, x: Images, generator: torch.Generator | None = None) -> Images:
         """The images being modelled; the same images, unless the family draws from them."""
@@ -72,7 +84,7 @@ class Likelihood(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, parameters: Float[Tensor, "batch p h w"]) -> ImageDistribution:
-        """Read decoder outputs `[B, C * parameters_per_channel, H, W]` as a distribution."""
+        """Read decoder outputs `[B, planes, H, W]` as a distribution."""
 
 
 # ------------------------------------------------------------------------------------- Bernoulli
@@ -176,9 +188,12 @@ class DiscretisedLogistic(Likelihood):
     The log scale is bounded smoothly to (-7, 1): a scale of `exp(-7)` is an eighth of a bin.
     """
 
-    parameters_per_channel = 2
     normalised = True
     lowest, highest = -7.0, 1.0
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
+        self.planes = 2 * shape[0]
 
     def forward(self, parameters: Float[Tensor, "batch p h w"]) -> DiscretisedLogisticImages:
         mean, raw = parameters.float().chunk(2, dim=1)
@@ -218,8 +233,8 @@ class Gaussian(Likelihood):
 
     is_probability = False
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
         self.log_scale = nn.Parameter(torch.zeros(()))
 
     def forward(self, parameters: Float[Tensor, "batch p h w"]) -> GaussianImages:
