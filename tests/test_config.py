@@ -19,8 +19,9 @@ from condvae.objectives import OBJECTIVES
 def test_every_recipe_builds_a_model_and_reads_back_as_it_was_written(name: str, tmp_path: Path) -> None:
     config = load_recipe(name)
     assert config.about
-    OBJECTIVES.build(config.training.objective)
-    build_model(config.model, (3, 32, 32) if "cifar" in name or name == "folder" else (1, 28, 28), 10)
+    shape = (3, 32, 32) if "cifar" in name or name == "folder" else (1, 28, 28)
+    model = build_model(config.model, shape, 10)
+    OBJECTIVES.build(config.training.objective, model=model, images=1000)
     path = tmp_path / "recipe.toml"
     path.write_text(to_toml(config), "utf-8")
     assert load_recipe(path) == config

@@ -66,7 +66,8 @@ class TrainingConfig:
     """How it is trained."""
 
     objective: str = "elbo"
-    """What is minimised: elbo, or elbo(beta=..., warmup=...)."""
+    """What is minimised: elbo, capacity, free-bits, kl-balancing, total-correlation, factor, dip, info,
+    iwae, miwae, ciwae or piwae."""
     epochs: Annotated[float, arg(prefix_name=False)] = 0.0
     """Length in passes over the data; 0 where minutes decide."""
     minutes: Annotated[float, arg(prefix_name=False)] = 0.0

@@ -125,7 +125,7 @@ class ConditionalVAE(nn.Module):
         images = observed.expand(len(noise), *observed.shape).flatten(0, 1)
         log_likelihood = decoded.log_prob(images).unflatten(0, (len(noise), -1))
         log_weights = log_likelihood + self.prior.log_prob(v, each) - log_prob
-        return WeightedDraws(log_weights, (self.prior.carry(v, each),), handle)
+        return WeightedDraws(log_weights, (self.prior.carry(v, each),), handle, log_likelihood)
 
     def encode(self, x: Images, y: Labels, sample: bool = False) -> Latents:
         posterior = self.infer(self.likelihood.observe(x), y)

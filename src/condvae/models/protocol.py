@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from condvae.probability.likelihoods import ImageDistribution, Likelihood
-from condvae.probability.posteriors import LatentDistribution
+from condvae.probability.posteriors import LatentDistribution, Posterior
 
 Images = UInt8[Tensor, "batch c h w"]
 Labels = Int[Tensor, "batch"]
@@ -53,11 +53,13 @@ class WeightedDraws:
         latents: the draws, `[S, B, ...]` a group.
         handle: the posterior's parameters, a copy a draw `[S, B, p]`. All of the gradient that reaches
             the inference network passes through it, so a hook on it may weigh that gradient a draw.
+        log_likelihood: `log p(x|z,y)`, the images' side of the weights.
     """
 
     log_weights: Float[Tensor, "samples batch"]
     latents: Latents
     handle: Float[Tensor, "samples batch p"]
+    log_likelihood: Float[Tensor, "samples batch"]
 
 
 @runtime_checkable
@@ -118,4 +120,21 @@ class ConditionalModel(Protocol):
 
     def label_posterior(self, x: Images) -> Float[Tensor, "batch classes"] | None:
         """`q(y|x)`, where the model has one."""
+        ...
+
+
+@runtime_checkable
+class WeighableModel(ConditionalModel, Protocol):
+    """A model whose draws' gradients can be weighed; flat models are."""
+
+    posterior: Posterior
+
+    def weighted_draws(
+        self,
+        x: Images,
+        y: Labels,
+        noise: Float[Tensor, "samples batch z"],
+        hold_posterior: bool = False,
+    ) -> WeightedDraws:
+        """Draws and their importance weights; `log q` through the draw alone if it is held."""
         ...

@@ -97,7 +97,9 @@ class Trainer:
         self.train_data, self.validation_data = data
         torch.manual_seed(settings.seed)
         model = build_model(config.model, self.train_data.shape, self.train_data.classes)
-        self.pair = ModelAndObjective(model, OBJECTIVES.build(settings.objective)).to(device)
+        context = {"model": model, "images": len(self.train_data)}
+        objective = OBJECTIVES.build(settings.objective, **context)
+        self.pair = ModelAndObjective(model, objective).to(device)
         self.model = typing.cast(ConditionalModel, self.pair.model)
         self.optimiser = build_optimiser(settings, self.pair, device)
         self.step_module = self.accelerator.prepare(self.pair)
