@@ -52,7 +52,7 @@ def test_capacity_rises_and_the_kl_is_led_to_it(progress: float, capacity: float
 
 
 def test_free_bits_of_a_group_cost_nothing_below_the_threshold() -> None:
-    model = Given([[0.1, 2.0], [0.3, 4.0]])
+    model = Given([[0.1, 2.0], [0.7, 4.0]])  # group by group 0.4 and 3, on average
     value = loss("free-bits(nats=0.5)", model)
     assert value == 10 + 0.5 + 3
     value.backward()
