@@ -74,7 +74,7 @@ def test_free_bits_of_a_dimension() -> None:
 def test_kl_balancing_weighs_groups_by_size_and_kl_until_the_warmup_is_over() -> None:
     model = Given([[1.0, 2.0, 0.0], [3.0, 4.0, 0.0]])
     sizes, kl = torch.tensor([3.0, 6.0, 12.0]), torch.tensor([2.0, 3.0, 0.01])
-    weights = sizes * kl / (sizes * kl).mean()
+    weights = kl / sizes / (kl / sizes).mean()
     value = loss("kl-balancing(warmup=0.4)", model, 0.1)
     assert torch.allclose(value, 10 + 0.25 * (weights * torch.tensor([2.0, 3.0, 0.0])).sum())
     value.backward()

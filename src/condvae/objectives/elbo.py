@@ -113,10 +113,11 @@ class FreeBits(nn.Module):
 class KlBalancing(nn.Module):
     """`-E_q[log p(x|z,y)] + b * sum_l w_l KL_l` while b rises to 1; the negative ELBO ever after.
 
-    `w_l` is proportional to `s_l KL_l` with mean 1 over the groups, a constant to the gradient, where
+    `w_l` is proportional to `KL_l / s_l` with mean 1 over the groups, a constant to the gradient, where
     `KL_l` is group l's batch mean and `s_l` its number of dimensions (Vahdat and Kautz 2020, appendix
-    A). A group that is hardly used is charged little while the model finds out what to use it for. In
-    nats an image; the same as `elbo(warmup=...)` with a single group.
+    A, which prints a product; its author has said that the quotient is meant). A group that is hardly
+    used is charged little while the model finds out what to use it for. In nats an image; the same as
+    `elbo(warmup=...)` with a single group.
 
     Keyword arguments:
         warmup: share of the run over which b rises linearly from 0.
@@ -130,7 +131,7 @@ class KlBalancing(nn.Module):
 
     def weights(self, kl: Tensor) -> Tensor:
         """`w_l` for the groups' mean KL, of which none counts as less than 0.01 nats."""
-        raw = kl.detach().clamp(min=0.01) * kl.new_tensor(self.sizes)
+        raw = kl.detach().clamp(min=0.01) / kl.new_tensor(self.sizes)
         return raw / raw.mean()
 
     def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float) -> Loss:
