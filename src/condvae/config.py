@@ -50,9 +50,9 @@ class ModelConfig:
     likelihood: str = "bernoulli"
     """bernoulli, discretised-logistic; grey-cross-entropy and gaussian are no probabilities."""
     prior: str = "conditional"
-    """conditional, p(z|y), or standard-normal."""
+    """conditional, standard-normal, mixture, vamp, autoregressive-flow or coupling-flow."""
     posterior: str = "diagonal-gaussian"
-    """diagonal-gaussian."""
+    """diagonal-gaussian, full-covariance, inverse-autoregressive-flow or coupling-flow."""
     latents: int = 32
     """Dimensions of z."""
     embedding: int = 32

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from condvae.errors import UserError
 from condvae.models.conditioning import LabelEmbedding
 from condvae.models.networks import NETWORKS
 from condvae.models.protocol import Elbo, Images, Labels, Latents, WeightedDraws
@@ -32,7 +33,7 @@ class ConditionalVAE(nn.Module):
             the prior's own business.)
 
     Raises:
-        UserError: a part does not exist or has no such option.
+        UserError: a part does not exist or has no such option, or two of them can't go together.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class ConditionalVAE(nn.Module):
         self.group_shapes = ((latents,),)
         self.likelihood = LIKELIHOODS.build(likelihood, shape=shape)
         self.posterior = POSTERIORS.build(posterior, latents=latents)
-        self.prior = PRIORS.build(prior, latents=latents, classes=classes)
+        self.prior = PRIORS.build(
+            prior, latents=latents, classes=classes, shape=shape, infer=self._infer
+        )
         self.uses_label = bool(label_reaches) or self.prior.uses_label
         widths = [embedding if place in label_reaches else 0 for place in ("encoder", "decoder")]
         self.encoder_label = LabelEmbedding(classes, widths[0])
@@ -68,17 +71,32 @@ class ConditionalVAE(nn.Module):
             posterior_parameters=self.posterior.parameters_needed,
             condition=(widths[0], widths[1]),
         )
+        self._refuse_what_cannot_go_together(prior, posterior, network)
         if self.network.channels_last:
-            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _refuse_what_cannot_go_together(self, prior: str, posterior: str, network: str) -> None:
+        if not self.prior.asks_posterior:
+            return
+        if not self.posterior.density_is_quick:
+            raise UserError(
+                f"prior {prior!r} is a mixture of posteriors, and asks each of them for the density of "
+                f"every draw; posterior {posterior!r} can only find that one latent after another. "
+                "Use diagonal-gaussian, full-covariance or coupling-flow with it"
+            )
+        if any(isinstance(part, nn.BatchNorm2d) for part in self.network.modules()):
+            raise UserError(
+                f"prior {prior!r} shows the encoder pseudo-images, and network {network!r} normalises "
+                "over a batch: they would change the statistics of real images. Use conv or mlp with it"
+            )
 
     def infer(self, observed: Images, y: Labels) -> LatentDistribution:
         """The posterior `q(z|x,y)` of observed images."""
-        return self.posterior(self._posterior_parameters(observed, y))
+        return self._infer(self.likelihood.network_input(observed), y)
 
-    def _posterior_parameters(self, observed: Images, y: Labels) -> Float[Tensor, "batch p"]:
-        image = self.likelihood.network_input(observed)
-        parameters: Tensor = self.network.encode(image, self.encoder_label(y))
-        return parameters
+    def _infer(self, image: Float[Tensor, "batch c h w"], y: Labels) -> LatentDistribution:
+        """The same, of images as the encoder sees them."""
+        return self.posterior(self.network.encode(image, self.encoder_label(y)))
 
     def _image_distribution(self, v: Float[Tensor, "batch z"], y: Labels) -> ImageDistribution:
         z = self.prior.place(v, y)
@@ -115,7 +133,8 @@ class ConditionalVAE(nn.Module):
                 passes through the draw alone (Roeder et al. 2017).
         """
         observed = self.likelihood.observe(x)
-        handle = self._posterior_parameters(observed, y).expand(len(noise), -1, -1)
+        image = self.likelihood.network_input(observed)
+        handle = self.network.encode(image, self.encoder_label(y)).expand(len(noise), -1, -1)
         posterior = self.posterior(handle)
         v, log_prob = posterior.draw(noise)
         if hold_posterior:
@@ -143,7 +162,7 @@ class ConditionalVAE(nn.Module):
     def draw(
         self, y: Labels, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Latents:
-        return (self.prior.carry(self.prior.draw(y, temperature, generator), y),)
+        return (self.prior.draw(y, temperature, generator),)
 
     def sample(
         self, y: Labels, temperature: float = 1.0, generator: torch.Generator | None = None

@@ -52,7 +52,8 @@ class WeightedDraws:
         log_weights: `log p(x,z|y) - log q(z|x,y)`.
         latents: the draws, `[S, B, ...]` a group.
         handle: the posterior's parameters, a copy a draw `[S, B, p]`. All of the gradient that reaches
-            the inference network passes through it, so a hook on it may weigh that gradient a draw.
+            the encoder by way of the draws passes through it, so a hook on it may weigh that gradient
+            a draw. (A prior made of the encoder, vamp, has a gradient of its own, as any prior.)
         log_likelihood: `log p(x|z,y)`, the images' side of the weights.
     """
 
