@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -53,6 +54,30 @@ def sampled(
     with torch.no_grad():
         parts = [model.sample(part, temperature, generator) for part in y.split(batch_size)]
     return torch.cat(parts)
+
+
+def partly_drawn(
+    model: ConditionalModel,
+    x: Images,
+    y: Labels,
+    keep: Sequence[int],
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> UInt8[Tensor, "n k c h w"]:
+    """What is left of images when only some groups of their latents are kept, top groups first.
+
+    The other groups are drawn from their priors, given those above them: one draw an image, the same
+    for every number of groups kept. Keeping none samples; keeping all reconstructs.
+
+    Arguments:
+        keep: numbers of groups.
+    """
+    generator = torch.Generator(y.device).manual_seed(seed)
+    with torch.no_grad():
+        own = model.encode(x, y)
+        drawn = model.draw(y, temperature, generator)
+        mixed = [model.decode((*own[:number], *drawn[number:]), y).mean_image() for number in keep]
+    return torch.stack(mixed, 1)
 
 
 @dataclass(frozen=True)

@@ -119,17 +119,18 @@ def _names_width(names: Sequence[str]) -> int:
 def label_grid(
     inputs: Pixels,
     outputs: NDArray[np.uint8],
-    true: Sequence[int],
+    true: Sequence[int] | None,
     names: Sequence[str],
     heading: str,
     caption: str,
 ) -> Image.Image:
-    """A row an image, a column a label: the input, then what it becomes under each; the true framed.
+    """A row an image, a column a label (or whatever else is varied): the input, then its outputs.
 
     Arguments:
         inputs: `[N, C, H, W]`.
         outputs: `[N, K, C, H, W]`.
-        true: the index of each row's true column.
+        true: the index of each row's true column, which is framed.
+        names: above the columns.
     """
     height = side(inputs)
     width = round(height * inputs.shape[3] / inputs.shape[2])
@@ -144,7 +145,8 @@ def label_grid(
         sheet.put(image, 0, y, height)
         for column in range(len(names)):
             x = step[0] + apart + column * step[0]
-            sheet.put(outputs[row, column], x, y, height, framed=column == true[row])
+            framed = true is not None and column == true[row]
+            sheet.put(outputs[row, column], x, y, height, framed)
     return sheet.image
 
 

@@ -113,10 +113,10 @@ class Iwae(ImportanceWeighted):
             require_handle(model, "iwae(gradient='doubly-reparameterised')")
         elif self.hold_posterior:
             require(
-                isinstance(model, WeighableModel),
+                isinstance(model, WeighableModel) and model.posterior.density_is_quick,
                 "iwae(gradient='sticking-the-landing')",
-                "holds the posterior as a constant, so it needs a flat model; use that, or "
-                "gradient=standard",
+                "asks a posterior held as a constant for the density of its draws, so it needs a flat "
+                "model, and not an inverse autoregressive flow; use that, or gradient=standard",
             )
 
     def bound(self, log_weights: LogWeights) -> Float[Tensor, "batch"]:

@@ -14,7 +14,7 @@ from PIL import Image
 from condvae.data import LabelledImages, wrong_labels
 from condvae.errors import UserError
 from condvae.evaluation.bounds import fixed_binarisation
-from condvae.evaluation.labels import sampled, swapped
+from condvae.evaluation.labels import partly_drawn, sampled, swapped
 from condvae.figures import label_grid, pairs, sample_grid
 from condvae.files import write_arrays, write_json, write_picture
 from condvae.run import Run, load
@@ -38,7 +38,8 @@ def swap(
 ) -> dict[str, Any]:
     """Draw test images with their correct and with wrong labels, and write it all down.
 
-    Writes `correct-labels.png`, `wrong-labels.png`, `every-label.png`, `samples.png` and `swap.json`.
+    Writes `correct-labels.png`, `wrong-labels.png`, `every-label.png`, `samples.png` and `swap.json`;
+    for a hierarchical model `groups.png` too, what each group of latents carries.
 
     Arguments:
         run: a run directory.
@@ -98,6 +99,8 @@ def swap(
         "every-label.png": _every_label(loaded, images, encode_with, seed),
         "samples.png": draw_samples(loaded, range(len(names))[:20], 10, 1.0, seed)[0],
     }
+    if len(loaded.model.group_shapes) > 1:
+        figures["groups.png"] = _groups(loaded, images, seed)
     paths = {name: write_picture(folder / name, picture) for name, picture in figures.items()}
     error = ((inputs.astype(float) - wrong) ** 2).mean((1, 2, 3)) / 255**2
     result: dict[str, Any] = {
@@ -167,8 +170,7 @@ def _spread(images: LabelledImages, count: int, generator: np.random.Generator) 
 def _every_label(run: Run, images: LabelledImages, encode_with: str, seed: int) -> Image.Image:
     """One image a class (at most 20 of each), under every label."""
     classes = min(20, images.classes)
-    firsts = [np.flatnonzero(images.labels == label)[:1] for label in range(classes)]
-    rows = np.concatenate(firsts)
+    rows = _first_of_each_class(images, classes)
     columns = np.tile(np.arange(classes), len(rows))
     outputs = _outputs(run, images, np.repeat(rows, classes), columns, encode_with, seed)
     return label_grid(
@@ -179,6 +181,31 @@ def _every_label(run: Run, images: LabelledImages, encode_with: str, seed: int) 
         "Every label",
         f"{images.name}, {images.split} images: a row an image, a column a label; "
         "its true label is framed",
+    )
+
+
+def _first_of_each_class(images: LabelledImages, classes: int) -> NDArray[np.int64]:
+    return np.concatenate([np.flatnonzero(images.labels == label)[:1] for label in range(classes)])
+
+
+def _groups(run: Run, images: LabelledImages, seed: int) -> Image.Image:
+    """Images of which ever more groups of latents are kept, from the top, and the rest drawn."""
+    groups = len(run.model.group_shapes)
+    keep = sorted({round(number) for number in np.linspace(0, groups, min(groups + 1, 10))})
+    rows = _first_of_each_class(images, min(10, images.classes))
+    x = torch.tensor(images.images[rows], device=run.device)
+    y = torch.tensor(images.labels[rows], device=run.device)
+    outputs = partly_drawn(run.model, fixed_binarisation(run.model, x, seed), y, keep, seed=seed)
+    sides = [f"{shape[-2]}×{shape[-1]}" for shape in run.model.group_shapes]
+    titles = ["none", *(f"{number}, to {sides[number - 1]}" for number in keep[1:-1]), "all"]
+    return label_grid(
+        np.asarray(images.images[rows]),
+        outputs.cpu().numpy(),
+        None,
+        titles,
+        "What each group of latents carries",
+        f"{images.name}, {images.split} images: the number of groups kept, from the top; the others are "
+        "drawn from their priors",
     )
 
 
