@@ -48,7 +48,9 @@ class ModelConfig:
     network: str = "conv"
     """mlp, conv or resnet."""
     likelihood: str = "bernoulli"
-    """bernoulli, discretised-logistic; grey-cross-entropy and gaussian are no probabilities."""
+    """bernoulli, categorical, beta-binomial, discretised-logistic, discretised-gaussian,
+    discretised-logistic-mixture; gaussian, continuous-bernoulli and grey-cross-entropy are no
+    probabilities."""
     prior: str = "conditional"
     """conditional, standard-normal, mixture, vamp, autoregressive-flow or coupling-flow."""
     posterior: str = "diagonal-gaussian"

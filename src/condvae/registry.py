@@ -12,7 +12,7 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from condvae.errors import UserError
@@ -52,6 +52,19 @@ def nearest(word: str, choices: list[str]) -> str:
     """`; did you mean 'x'?` for the choice nearest to a misspelt word, or an empty string."""
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def check_choice(where: str, value: str, choices: Sequence[str]) -> None:
+    """Refuse a value that is none of the choices.
+
+    Raises:
+        UserError: it is none of them; the nearest is suggested.
+    """
+    if value not in choices:
+        raise UserError(
+            f"{where} {value!r} does not exist{nearest(value, list(choices))} "
+            f"(there are: {', '.join(choices)})"
+        )
 
 
 class Registry(Generic[Part]):

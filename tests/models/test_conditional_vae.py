@@ -11,6 +11,7 @@ from condvae.models.conditional_vae import ConditionalVAE
 from condvae.models.families import build_model
 from condvae.models.networks import Conv
 from condvae.models.protocol import ConditionalModel
+from condvae.probability.likelihoods import LIKELIHOODS
 
 NETWORKS = [
     "mlp(widths=[16, 8])",
@@ -49,6 +50,33 @@ def test_every_network_takes_every_shape(
     assert model.sample(y).shape == x.shape
     assert model.decode(model.encode(x, y), y).mean_image().dtype == torch.uint8
     assert model.log_weights(x, y, torch.randn(3, 4, 6)).shape == (3, 4)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8)], ids=str)
+@pytest.mark.parametrize(
+    "likelihood",
+    [
+        *LIKELIHOODS.parts,
+        "bernoulli(binarisation=fixed)",
+        "gaussian(scale=optimal)",
+        "gaussian(scale=pixel)",
+        "discretised-gaussian(scale=learned)",
+    ],
+)
+def test_every_likelihood_takes_a_step(likelihood: str, shape: tuple[int, int, int]) -> None:
+    model = build("conv(width=8, patch=4, blocks=[1, 0], hidden=16)", shape, likelihood=likelihood)
+    x, y = images(shape), torch.tensor([0, 1, 2, 4])
+    noise = torch.randn(4, 6)
+    x = model.likelihood.observe(x)
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e-5)
+    before = model.elbo(x, y, noise).value
+    assert torch.isfinite(before).all()
+    (-before.mean()).backward()
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None and torch.isfinite(weight.grad).all(), name
+    assert model.network.head.weight.grad.any()
+    optimiser.step()
+    assert model.elbo(x, y, noise).value.mean() > before.mean()
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -67,7 +67,7 @@ class WeightedDraws:
 class ConditionalModel(Protocol):
     """A generative model of uint8 images `[B, C, H, W]` given labels `[B]` of 0 to K - 1.
 
-    `likelihood.observe` is applied to every image that comes in: it is the identity, or a random
+    `likelihood.observe` is applied to every image that comes in: it is the identity, or a
     binarisation that leaves binarised images as they are.
     """
 

@@ -77,7 +77,9 @@ def evaluate(
         "weights": "EMA" if loaded.config.training.ema > 0 else "last",
         "samples": samples,
         "seed": seed,
-        "binarisation": f"dynamic, one draw an image, seed {seed}" if likelihood.binary else None,
+        "binarisation": f"dynamic, one draw an image, seed {seed}"
+        if likelihood.binarisation == "dynamic"
+        else likelihood.binarisation,
         "likelihood": loaded.config.model.likelihood,
         "classes": test.classes,
         "training": loaded.training,
