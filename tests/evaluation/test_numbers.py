@@ -13,9 +13,10 @@ import torch
 from condvae.config import ModelConfig
 from condvae.data import load as images_named
 from condvae.evaluation.bounds import Bounds, bounds, curve_sizes
+from condvae.evaluation.numbers import likelihood_numbers, train_numbers
 from condvae.models.families import build_model
 from condvae.run import Run, load
-from condvae.verbs.evaluate import _trained_on, likelihood_numbers, train_numbers
+from condvae.verbs.evaluate import _trained_on
 from condvae.verbs.sources import training_images
 
 
@@ -47,7 +48,7 @@ def test_only_what_is_a_probability_has_a_bound_and_only_256_values_have_bits(
 ) -> None:
     run = untrained(likelihood, small_run)
     found, labels = found_by(run)
-    numbers = likelihood_numbers(found, labels, run)
+    numbers = likelihood_numbers(run.model, found, labels)
     for key in ("elbo_nats", "log_likelihood_nats", "marginal_log_likelihood_nats"):
         assert (numbers[key] is not None) == proper
     assert ("distortion_nats" in numbers) == ("bound_curve" in numbers) == proper
@@ -61,7 +62,7 @@ def test_only_what_is_a_probability_has_a_bound_and_only_256_values_have_bits(
 def test_numbers_are_means_of_the_images_and_agree_with_one_another(small_run: Path) -> None:
     run = untrained("bernoulli", small_run)
     found, labels = found_by(run, samples=30)
-    numbers = likelihood_numbers(found, labels, run)
+    numbers = likelihood_numbers(run.model, found, labels)
     curve = numbers["bound_curve"]
     assert curve["samples"] == curve_sizes(30)
     assert (curve["nats"][0], curve["nats"][-1]) == (
@@ -93,8 +94,9 @@ def test_the_gap_is_zero_where_the_test_images_are_the_training_images(small_run
     run = load(small_run, "cpu")
     images = _trained_on(run, training_images(run.config.data, None), 40, seed=0)
     x, y = torch.tensor(images.images), torch.tensor(images.labels)
-    test = bounds(run.model, fixed_binarisation(run.model, x, 0), y, samples=60, every_label=False)
-    numbers = train_numbers(run, images, test, seed=0)
+    observed = fixed_binarisation(run.model, x, 0)
+    test, train = (bounds(run.model, observed, y, samples=s, every_label=False) for s in (60, 50))
+    numbers = train_numbers(run.model, train, test)
     assert (numbers["images"], numbers["samples"]) == (40, 50)
     assert numbers["elbo_gap_nats"] == pytest.approx(0, abs=0.5), "60 samples here, 50 there"
     assert numbers["log_likelihood_gap_nats"] == pytest.approx(0, abs=1e-6), "50 samples both"

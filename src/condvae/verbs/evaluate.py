@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,16 +17,10 @@ import condvae
 from condvae.data import LabelledImages, wrong_labels
 from condvae.errors import UserError
 from condvae.evaluation.annealing import CHAINS, annealed, sandwiched
-from condvae.evaluation.bounds import (
-    Bounds,
-    bits_per_dim,
-    bounds,
-    curve_sizes,
-    fixed_binarisation,
-    precision_of,
-)
+from condvae.evaluation.bounds import Bounds, bounds, fixed_binarisation, precision_of
 from condvae.evaluation.judge import judge_for
 from condvae.evaluation.labels import drawn_latents, label_measures, probe_accuracy
+from condvae.evaluation.numbers import likelihood_numbers, mean, train_numbers
 from condvae.figures import bound_curve
 from condvae.files import write_json, write_picture
 from condvae.models.protocol import Images, Labels
@@ -130,11 +123,11 @@ def evaluate(
                 every_label=proper,
                 progress=line.show,
             )
-            result |= likelihood_numbers(found, test.labels, loaded)
+            result |= likelihood_numbers(model, found, test.labels)
         if train_images:
             with _timed(seconds, "train", line), precision_of(precision, loaded.device):
                 seen = _trained_on(loaded, train, min(train_images, len(test)), seed)
-                result["train"] = train_numbers(loaded, seen, found, seed, line.show)
+                result["train"] = _train(loaded, seen, found, seed, line)
         if ais:
             with _timed(seconds, "ais", line):
                 result["ais"] = _annealing(loaded, observed, y, found, ais, ais_steps, seed, line)
@@ -159,102 +152,32 @@ def evaluate(
     return result
 
 
-def likelihood_numbers(found: Bounds, labels: NDArray[np.int64], run: Run) -> dict[str, Any]:
-    """The bounds' means and standard errors, under names that say what may be claimed of them."""
-    likelihood = run.model.likelihood
-    numbers: dict[str, Any] = bound_numbers(found, likelihood.is_probability) | {
-        "kl_nats_by_group": [float(group) for group in found.kl.mean(0)],
-        "active_units": found.active_units(),
-        "latents": run.model.latents,
-        "marginal_log_likelihood_nats": None,
-        "bits_per_dim": None,
-    }
-    if not likelihood.is_probability:
-        return numbers
-    numbers |= mean("marginal_log_likelihood", found.marginal)
-    curve = [mean("bound", column) for column in found.curve.T]
-    numbers["bound_curve"] = {
-        "samples": curve_sizes(found.samples),
-        "nats": [point["bound_nats"] for point in curve],
-        "nats_stderr": [point["bound_nats_stderr"] for point in curve],
-    }
-    shape = run.model.shape
-    if likelihood.normalised:
-        numbers["bits_per_dim"] = bits_per_dim(numbers["marginal_log_likelihood_nats"], shape)
-        numbers["bits_per_dim_given_label"] = bits_per_dim(numbers["log_likelihood_nats"], shape)
-        numbers["bits_per_dim_elbo"] = bits_per_dim(numbers["elbo_nats"], shape)
-    likeliest = found.label_log_likelihood.argmax(1)
-    numbers["generative_accuracy"] = float((likeliest == labels).mean())
-    return numbers
-
-
-def bound_numbers(found: Bounds, is_probability: bool) -> dict[str, Any]:
-    """What test images and training images are both told of."""
-    rate: dict[str, Any] = {"kl_nats": float(found.rate.mean())}
-    if not is_probability:
-        # A loss, or a density on 8-bit values: comparable with nothing but itself.
-        loss = {"objective_nats_no_bound": float(-found.elbo.mean())}
-        return rate | loss | {"elbo_nats": None, "log_likelihood_nats": None}
-    return {
-        **mean("elbo", found.elbo),
-        **mean("log_likelihood", found.log_likelihood),
-        **rate,
-        "rate_nats": rate["kl_nats"],
-        "distortion_nats": float(found.distortion.mean()),
-    }
-
-
-def train_numbers(
-    run: Run,
-    train: LabelledImages,
-    test: Bounds,
-    seed: int,
-    progress: Callable[[float], None] = lambda share: None,
+def _train(
+    run: Run, images: LabelledImages, test: Bounds, seed: int, line: ProgressLine
 ) -> dict[str, Any]:
-    """Bounds of images that were trained on; `*_gap_nats` is how much better they are than the test's.
-
-    The two importance-weighted bounds that a gap is taken of have equally many samples.
-    """
-    proper = run.model.likelihood.is_probability
-    samples = min(test.samples, TRAIN_SAMPLES)
-    x = torch.tensor(train.images, device=run.device)
-    y = torch.tensor(train.labels, device=run.device)
-    observed = fixed_binarisation(run.model, x, seed)
+    """What the test images were told of, for images that were trained on."""
+    x = torch.tensor(images.images, device=run.device)
+    y = torch.tensor(images.labels, device=run.device)
     found = bounds(
-        run.model, observed, y, samples=samples, seed=seed, every_label=False, progress=progress
+        run.model,
+        fixed_binarisation(run.model, x, seed),
+        y,
+        samples=min(test.samples, TRAIN_SAMPLES),
+        seed=seed,
+        every_label=False,
+        progress=line.show,
     )
-    numbers = {"images": len(train), "samples": samples, **bound_numbers(found, proper)}
-    if proper:
-        numbers |= gap("elbo", found.elbo, test.elbo)
-        as_many = test.curve[:, curve_sizes(test.samples).index(samples)]
-        numbers |= gap("log_likelihood", found.log_likelihood, as_many)
-    return numbers
-
-
-def mean(name: str, values: NDArray[np.float64]) -> dict[str, float]:
-    """The mean over images, and its standard error."""
-    return {
-        f"{name}_nats": float(values.mean()),
-        f"{name}_nats_stderr": float(values.std() / math.sqrt(len(values))),
-    }
-
-
-def gap(name: str, train: NDArray[np.float64], test: NDArray[np.float64]) -> dict[str, float]:
-    """The mean over training images less that over test images, and its standard error."""
-    return {
-        f"{name}_gap_nats": float(train.mean() - test.mean()),
-        f"{name}_gap_nats_stderr": math.sqrt(train.var() / len(train) + test.var() / len(test)),
-    }
+    return train_numbers(run.model, found, test)
 
 
 def _trained_on(run: Run, train: LabelledImages, number: int, seed: int) -> LabelledImages:
     """Some of the images that the run trained on: validation images were set aside then, as now."""
     config = run.config
     images, _ = train.split_validation(config.data.validation, config.training.seed)
-    return images.subset(chosen(len(images), number, seed))
+    return images.subset(some_of(len(images), number, seed))
 
 
-def chosen(images: int, number: int, seed: int) -> NDArray[np.int64]:
+def some_of(images: int, number: int, seed: int) -> NDArray[np.int64]:
     """The places of some images, in order."""
     return np.sort(np.random.default_rng(seed).permutation(images)[:number])
 
@@ -270,12 +193,13 @@ def _annealing(
     line: ProgressLine,
 ) -> dict[str, Any]:
     """Annealing on a few test images, and from both sides on as many that the model makes."""
-    which = chosen(len(y), number, seed)
+    which = some_of(len(y), number, seed)
     places = torch.tensor(which, device=y.device)
     estimate = annealed(
         run.model, observed[places], y[places], steps=steps, seed=seed, progress=line.show
     )
     weighted = found.log_likelihood[which]
+    line.start("measuring ais from both sides")
     lower, upper = sandwiched(run.model, y[places], steps=steps, seed=seed, progress=line.show)
     return {
         "images": len(which),
@@ -291,7 +215,7 @@ def _annealing(
 def _probes(run: Run, train: LabelledImages, test: LabelledImages, seed: int) -> dict[str, float]:
     """Accuracy of probes from z to y: trained on training images, scored on test images."""
     sides = []
-    for images in (train.subset(chosen(len(train), PROBE_IMAGES, seed)), test):
+    for images in (train.subset(some_of(len(train), PROBE_IMAGES, seed)), test):
         x = torch.tensor(images.images, device=run.device)
         y = torch.tensor(images.labels, device=run.device)
         observed = fixed_binarisation(run.model, x, seed)
