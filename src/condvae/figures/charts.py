@@ -91,11 +91,11 @@ def _equal_elbo(axes: Axes) -> None:
             axes.annotate(
                 text,
                 place,
-                xytext=(-4, 4),
+                xytext=(-5, 5),
                 textcoords="offset points",
                 ha="right",
                 color=FAINT,
-                backgroundcolor=PAPER,
+                bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.0},
                 fontsize=8,
             )
 
