@@ -161,9 +161,34 @@ def test_evaluate_prints_a_table_and_writes_its_numbers(
         assert 0 <= found[f"{key}_accuracy"] <= 1
         assert f"{found[f'{key}_accuracy']:.4f}" in printed
     assert set(found["latent_probe_accuracy"]) == {"linear", "mlp"} and found["chance"] == 0.1
-    assert set(found["seconds"]) == {"bounds", "judge", "labels", "probes"}
+    assert set(found["seconds"]) == {"bounds", "train", "judge", "labels", "probes"}
+    assert found["bound_curve"]["samples"] == [1, 2, 4] and found["precision"] == "fp32"
+    assert (found["train"]["images"], found["train"]["samples"]) == (1000, 4)
+    assert f"{found['distortion_nats']:.2f}" in printed and "1,000 training images" in printed
+    assert "ais" not in found and "annealed" not in printed
+    assert str(run / "figures" / "bounds.png") in printed.split()
+    with Image.open(run / "figures" / "bounds.png") as picture:
+        assert picture.width > 500
     assert found["judge_accuracy"] > 0.97
     assert f"{found['elbo_nats']:.2f}" in (run / "README.md").read_text()
+
+
+def test_annealing_and_bf16_are_there_for_the_asking(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "elsewhere" / "few.json"
+    asked = ["--ais", "3", "--ais-steps", "20", "--precision", "bf16", "--train-images", "0"]
+    cli.run(["evaluate", str(run), "--samples", "2", "--out", str(out), *asked])
+    found = json.loads(out.read_text())
+    assert found["precision"] == "bf16" and "train" not in found
+    ais = found["ais"]
+    assert (ais["images"], ais["steps"]) == (3, 20)
+    difference = ais["log_likelihood_nats"] - ais["importance_weighted_nats"]
+    assert ais["difference_nats"] == pytest.approx(difference)
+    assert ais["simulated"]["lower_nats"] < ais["simulated"]["upper_nats"]
+    printed = capsys.readouterr().out
+    assert "annealed minus" in printed and "networks in bf16" in printed.replace("\n", " ")
+    assert out.with_suffix(".png").exists() and not (run / "figures").exists()
 
 
 def test_the_notebooks_loss_is_never_printed_as_a_bound(
@@ -184,6 +209,10 @@ def test_the_notebooks_loss_is_never_printed_as_a_bound(
     found = json.loads((run / "evaluation.json").read_text())
     assert found["elbo_nats"] is None and found["marginal_log_likelihood_nats"] is None
     assert found["objective_nats_no_bound"] > 100 and found["weights"] == "last"
+    assert found["train"]["objective_nats_no_bound"] > 100 and "elbo_gap_nats" not in found["train"]
+    assert not (run / "figures" / "bounds.png").exists()
+    with pytest.raises(cli.UserError, match="no probability"):
+        cli.run(["evaluate", str(run), "--ais", "2"])
     assert "no bound" in capsys.readouterr().out
 
 
@@ -262,6 +291,9 @@ def test_wrong_verbs_recipes_and_flags(
         ("use true or wrong", ["swap", run, "--encode-with", "both"]),
         ("--arrays", ["swap", run, "--all"]),
         ("must be at least 1", ["evaluate", run, "--samples", "0"]),
+        ("--train-images -1", ["evaluate", run, "--train-images", "-1"]),
+        ("--ais-steps 1", ["evaluate", run, "--ais", "2", "--ais-steps", "1"]),
+        ("use fp32 or bf16", ["evaluate", run, "--precision", "fp8"]),
         ("no such class", ["sample", run, "--labels", "10"]),
         ("no such class", ["sample", run, "--labels", "cat"]),
         ("must be a number of 0 or more", ["sample", run, "--temperature", "-1"]),

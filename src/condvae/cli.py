@@ -73,6 +73,14 @@ class Evaluate:
     """Where datasets are looked for before anything is downloaded (or set CONDVAE_DATA)."""
     samples: int = 50
     """Importance samples an image; the bounds get tighter with more."""
+    precision: str = "fp32"
+    """Of networks while bounds are taken: fp32, or bf16, which some devices are faster with."""
+    train_images: int = 2_000
+    """Training images scored as well, to see over-fitting; 0 for none."""
+    ais: int = 0
+    """Test images scored by annealed importance sampling too, an independent check; 0 for none."""
+    ais_steps: int = 1_000
+    """Densities that annealing goes through; its bounds get tighter with more."""
     out: Annotated[str, arg(metavar="FILE.json")] = ""
     """Where the numbers go; by default the run's evaluation.json (with --data: evaluation-NAME.json)."""
     seed: int = 0
@@ -182,6 +190,7 @@ def run_evaluate(command: Evaluate) -> None:
     table = Table(
         title=f"{found['run']}: {found['images']:,} {found['split']} images of {found['source']}",
         caption=f"{found['weights']} weights; binarisation: {found['binarisation'] or 'none'}; "
+        f"networks in {found['precision']}; "
         f"seconds: {', '.join(f'{k} {v:g}' for k, v in found['seconds'].items())}",
         show_header=False,
     )
@@ -189,6 +198,8 @@ def run_evaluate(command: Evaluate) -> None:
         table.add_row(name, value)
     Console(highlight=False).print(table)
     say(found["file"])
+    if "picture" in found:
+        say(found["picture"])
 
 
 def run_sample(command: Sample) -> None:

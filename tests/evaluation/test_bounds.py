@@ -3,80 +3,29 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from linear_gaussian import K, LinearGaussian, Z, images_of
 from torch import Tensor
 
-from condvae.evaluation.bounds import bits_per_dim, bounds
-from condvae.models.protocol import Elbo
-from condvae.probability.likelihoods import Likelihood
-from condvae.probability.posteriors import Normal, normal_log_prob
-
-K, Z, D = 3, 2, 6
-
-
-class Plain(Likelihood):
-    """Observes images as they are."""
-
-    def forward(self, parameters: Tensor) -> None:  # type: ignore[override]
-        raise NotImplementedError
-
-
-class LinearGaussian:
-    """Probabilistic PCA with a mean a class: `x = W z + b_y + noise` (Tipping and Bishop 1999).
-
-    `log p(x|y)` is a Gaussian's. The posterior is the exact one, or that widened by `wider`.
-    """
-
-    def __init__(self, wider: float) -> None:
-        generator = torch.Generator().manual_seed(0)
-        draw = lambda *shape: torch.randn(shape, generator=generator, dtype=torch.float64)  # noqa: E731
-        self.w, self.b, self.noise = draw(D, Z), 0.7 * draw(K, D), 0.5
-        self.shape, self.classes, self.latents = (1, 2, 3), K, Z
-        self.group_shapes, self.uses_label = ((Z,),), True
-        self.likelihood = Plain(self.shape)
-        self.precision = torch.eye(Z, dtype=torch.float64) + self.w.T @ self.w / self.noise**2
-        self.covariance = torch.linalg.inv(self.precision)
-        self.cholesky = torch.linalg.cholesky(self.covariance * wider)
-
-    def real(self, x: Tensor) -> Tensor:
-        return x.double().flatten(1) / 25 - 5
-
-    def exact(self, x: Tensor, y: Tensor) -> Tensor:
-        cov = self.w @ self.w.T + self.noise**2 * torch.eye(D, dtype=torch.float64)
-        normal = torch.distributions.MultivariateNormal(torch.zeros(D, dtype=torch.float64), cov)
-        return normal.log_prob(self.real(x) - self.b[y])
-
-    def posterior_mean(self, x: Tensor, y: Tensor) -> Tensor:
-        return (self.real(x) - self.b[y]) @ self.w @ self.covariance / self.noise**2
-
-    def log_weights(self, x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
-        z = self.posterior_mean(x, y) + noise.double() @ self.cholesky.T
-        q = torch.distributions.MultivariateNormal(self.posterior_mean(x, y), scale_tril=self.cholesky)
-        residual = self.real(x) - self.b[y] - z @ self.w.T
-        scale = torch.full_like(residual, math.log(self.noise))
-        return normal_log_prob(residual, 0.0, scale) + normal_log_prob(z) - q.log_prob(z)
-
-    def encode(self, x: Tensor, y: Tensor, sample: bool = False) -> tuple[Tensor, ...]:
-        return (self.posterior_mean(x, y),)
-
-    def elbo(self, x: Tensor, y: Tensor, noise: Tensor | None = None) -> Elbo:
-        q = Normal(self.posterior_mean(x, y), torch.zeros(len(y), Z))
-        return Elbo(torch.zeros(len(y)), normal_log_prob(q.mean)[:, None], (q.mean,))
+from condvae.evaluation.bounds import (
+    NoiseStreams,
+    RunningBounds,
+    bits_per_dim,
+    bounds,
+    curve_sizes,
+    weighted_bounds,
+)
+from condvae.models.conditional_vae import ConditionalVAE
+from condvae.run import load
 
 
 @pytest.fixture
 def data() -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    model = LinearGaussian(1.0)
-    y = torch.randint(0, K, (40,), generator=generator)
-    z = torch.randn(40, Z, generator=generator, dtype=torch.float64)
-    x = model.b[y] + z @ model.w.T
-    x = x + 0.5 * torch.randn(40, D, generator=generator, dtype=torch.float64)
-    pixels = ((x + 5) * 25).round().clamp(0, 255).to(torch.uint8)
-    return pixels.reshape(40, 1, 2, 3), y
+    return images_of(LinearGaussian(1.0))
 
 
 def test_exact_posterior_gives_the_exact_likelihood_with_any_number_of_samples(
@@ -113,7 +62,7 @@ def test_bound_rises_with_samples_and_converges(data: tuple[Tensor, Tensor]) -> 
     exact = float(model.exact(*data).mean())
     means = [
         float(bounds(model, *data, samples=s).log_likelihood.mean())  # type: ignore[arg-type]
-        for s in (1, 5, 50, 2000)
+        for s in (1, 5, 2000)
     ]
     assert means == sorted(means)
     assert means[0] < exact - 0.1
@@ -135,7 +84,7 @@ def test_results_depend_neither_on_the_batch_size_nor_on_the_other_images(
     whole = bounds(model, *data, samples=30)  # type: ignore[arg-type]
     small = bounds(model, *data, samples=30, batch_size=7)  # type: ignore[arg-type]
     first = bounds(model, data[0][:3], data[1][:3], samples=30)  # type: ignore[arg-type]
-    for name in ("elbo", "log_likelihood", "marginal"):
+    for name in ("elbo", "log_likelihood", "curve", "marginal", "kl", "rate", "distortion"):
         assert np.allclose(getattr(whole, name), getattr(small, name), atol=1e-9)
         assert np.allclose(getattr(whole, name)[:3], getattr(first, name), atol=1e-9)
     assert len(small.elbo) == 40, "the last, smaller batch counts"
@@ -157,3 +106,136 @@ def test_active_units_counts_dimensions_that_vary(data: tuple[Tensor, Tensor]) -
     found = bounds(LinearGaussian(1.0), *data, samples=1)  # type: ignore[arg-type]
     assert found.active_units() == Z
     assert found.active_units(threshold=1e6) == 0
+
+
+# --------------------------------------------------------------------------- the curve, and the noise
+
+
+def test_sizes_of_the_curve() -> None:
+    assert [curve_sizes(s) for s in (1, 2, 4, 10)] == [[1], [1, 2], [1, 2, 4], [1, 2, 5, 10]]
+    assert curve_sizes(500) == [1, 2, 5, 10, 20, 50, 100, 200, 500]
+    assert curve_sizes(70)[-2:] == [50, 70]
+
+
+def test_running_bounds_are_means_over_disjoint_blocks() -> None:
+    weights = torch.randn(37, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    running = RunningBounds([1, 2, 5, 20, 37], 4, torch.device("cpu"))
+    for part in weights.split(16):
+        running.add(part)
+    for size, found in zip(running.sizes, running.means(), strict=True):
+        blocks = weights[: 37 // size * size].unflatten(0, (-1, size))
+        expected = (torch.logsumexp(blocks, 1) - math.log(size)).mean(0)
+        assert torch.allclose(found, expected, atol=1e-12)
+
+
+def test_the_curve_goes_from_the_elbo_up_to_the_bound(data: tuple[Tensor, Tensor]) -> None:
+    found = bounds(LinearGaussian(2.5), *data, samples=200)  # type: ignore[arg-type]
+    assert found.curve.shape == (40, len(curve_sizes(200)))
+    assert (found.curve[:, 0] == found.elbo).all()
+    assert (found.curve[:, -1] == found.log_likelihood).all()
+    assert (np.diff(found.curve.mean(0)) > 0).all()
+    assert (np.diff(found.curve[:, [0, 1, 3]]) >= 0).all(), "exact for blocks that divide each other"
+
+
+@pytest.mark.parametrize("latents", [1, 3, 32])
+def test_the_first_draws_are_the_same_whatever_follows_and_whoever_is_beside(latents: int) -> None:
+    def streams(*indices: int) -> NoiseStreams:
+        return NoiseStreams(indices, latents, 0, torch.device("cpu"))
+
+    long = streams(3, 8, 5).draw(40)
+    assert torch.equal(streams(8).draw(5)[:, 0], long[:5, 1])
+    assert torch.equal(torch.cat(list(streams(5, 3).blocks(33)))[:, 1], long[:33, 0])
+    assert not torch.equal(long[:, 0], long[:, 1])
+
+
+def test_rate_distortion_and_elbo_add_up() -> None:
+    model = LinearGaussian(1.5)
+    x, y = images_of(model, 400)
+    found = bounds(model, x, y, samples=20, every_label=False)  # type: ignore[arg-type]
+    assert np.allclose(found.rate + found.distortion, -found.elbo)
+    noise = torch.randn(200, 400, Z, generator=torch.Generator().manual_seed(5))
+    expected = -model.terms(x, y, noise)[0].mean()
+    assert found.distortion.mean() == pytest.approx(float(expected), abs=0.25)
+
+
+# ------------------------------------------------------------------------- mistakes that are kept out
+
+
+def small_vae(**options: object) -> ConditionalVAE:
+    torch.manual_seed(0)
+    model = ConditionalVAE((1, 5, 7), 3, latents=2, embedding=4, **options)  # type: ignore[arg-type]
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model.eval().requires_grad_(False)
+
+
+def five_by_seven(number: int = 6) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 2, (number, 1, 5, 7), generator=generator, dtype=torch.uint8) * 255
+    return x, torch.arange(number) % 3
+
+
+def test_batch_statistics_never_reach_a_number() -> None:
+    x, y = five_by_seven()
+    model = small_vae(network="resnet(width=4, blocks=1)")
+    whole = bounds(model, x, y, samples=20)
+    alone = bounds(model, x[:1], y[:1], samples=20)
+    for name in ("elbo", "log_likelihood", "marginal", "kl"):
+        assert np.allclose(getattr(whole, name)[:1], getattr(alone, name), atol=1e-3)
+    with pytest.raises(ValueError, match="training mode"):
+        bounds(model.train(), x, y, samples=2)
+
+
+def test_a_loaded_run_is_in_evaluation_mode(small_run: Path) -> None:
+    assert not load(small_run, "cpu").model.training  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "network", ["mlp(widths=[8])", "conv(width=8, patch=4, hidden=16)", "resnet(width=4, blocks=1)"]
+)
+def test_every_pixel_is_scored_once_and_summed_and_padding_never(network: str) -> None:
+    """All logits 0: each of the `C H W` pixels, and nothing else, costs ln 2."""
+    x, y = five_by_seven()
+    model = small_vae(network=network)
+    model.network.decode = lambda z, condition: torch.zeros(len(z), 1, 5, 7)  # type: ignore[method-assign]
+    decode = small_vae(network=network).network.decode
+    assert decode(torch.zeros(1, 2), torch.zeros(1, 4)).shape == (1, 1, 5, 7)
+    assert torch.allclose(model.elbo(x, y).log_likelihood, torch.tensor(-35 * math.log(2)))
+    found = bounds(model, x, y, samples=500)
+    assert np.allclose(found.log_likelihood, -35 * math.log(2), atol=0.3)
+    assert found.distortion.mean() == pytest.approx(35 * math.log(2), abs=0.3)
+
+
+def test_weights_hold_the_posterior_density_of_the_draw_and_no_closed_form_kl() -> None:
+    """With a KL in closed form, a weight would not depend on how likely its draw is under q."""
+    x, y = five_by_seven(2)
+    model = small_vae(network="mlp(widths=[8])", prior="standard-normal")
+    posterior = model.infer(x, y)
+    noise = torch.randn(50, 2, 2, generator=torch.Generator().manual_seed(0))
+    v, log_q = posterior.draw(noise)
+    weights = model.log_weights(x, y, noise)
+    for sample, weight in enumerate(weights):
+        latents = (v[sample],)
+        expected = model.decode(latents, y).log_prob(x) + model.log_prior(latents, y) - log_q[sample]
+        assert torch.allclose(weight, expected, atol=1e-4)
+
+
+def test_bf16_networks_give_nearly_the_same_bound_and_no_other_in_another_batch(
+    small_run: Path,
+) -> None:
+    from condvae.data import load as images_named
+    from condvae.evaluation.bounds import fixed_binarisation, precision_of
+
+    model = load(small_run, "cpu").model
+    test = images_named("mnist-sample", split="test")
+    x, y = torch.tensor(test.images[::25]), torch.tensor(test.labels[::25])
+    x = fixed_binarisation(model, x, 0)
+    found = {}
+    for precision in ("fp32", "bf16"):
+        with precision_of(precision, x.device):
+            found[precision] = weighted_bounds(model, x, y, range(len(y)), sizes=[20])[0]
+            alone = weighted_bounds(model, x[3:4], y[3:4], [3], sizes=[20])[0]
+        assert torch.allclose(alone, found[precision][3:4], atol=0.02)
+    assert float(found["fp32"].mean()) == pytest.approx(float(found["bf16"].mean()), abs=0.3)
+    assert not torch.equal(found["fp32"], found["bf16"])

@@ -7,7 +7,8 @@ binarisation, so neither the batch size nor the other images of a batch change w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 from condvae.models.protocol import ConditionalModel, Images, Labels
 
 PAIRS_AT_ONCE, SAMPLES_AT_ONCE = 32, 16
+"""An image and a label is a pair. (Noise is drawn by as many samples: another number, other noise.)"""
 FIRST_PASS = 5
 NEGLIGIBLE = 15.0
 """A label this many nats behind the best after the first pass is left out of the sum over labels."""
@@ -29,20 +31,34 @@ class Bounds:
     """Numbers of every image, in nats.
 
     Arguments:
+        samples: importance samples S.
         elbo: evidence lower bound of `log p(x|y)`, averaged over the samples.
         log_likelihood: importance-weighted bound of `log p(x|y)` (Burda et al. 2016).
+        curve: the bound of `log p(x|y)` with s samples, for every s of `curve_sizes`.
         marginal: importance-weighted bound of `log p(x) = log sum_y p(y) p(x|y)`, p(y) uniform.
         label_log_likelihood: bound of `log p(x|y)` for every label y; -inf where it was left out.
-        kl: a group of latents, by the model's own closed form or estimate.
+        kl: a group of latents, by the model's own closed form or by one draw.
         means: posterior means, flattened over groups.
     """
 
+    samples: int
     elbo: NDArray[np.float64]
     log_likelihood: NDArray[np.float64]
+    curve: NDArray[np.float64]
     marginal: NDArray[np.float64]
     label_log_likelihood: NDArray[np.float64]
     kl: NDArray[np.float64]
     means: NDArray[np.float32]
+
+    @property
+    def rate(self) -> NDArray[np.float64]:
+        """`KL(q(z|x,y) || p(z|y))` in nats: what an image's latents carry (Alemi et al. 2018)."""
+        return self.kl.sum(1)
+
+    @property
+    def distortion(self) -> NDArray[np.float64]:
+        """`-E_q[log p(x|z,y)]` in nats, taken as `-ELBO - rate`, so that the three add up exactly."""
+        return -self.elbo - self.rate
 
     def active_units(self, threshold: float = 0.01) -> int:
         """Latent dimensions whose posterior mean varies over images by more than the threshold.
@@ -52,6 +68,12 @@ class Bounds:
         return int((self.means.var(0) > threshold).sum())
 
 
+def curve_sizes(samples: int) -> list[int]:
+    """1, 2, 5, 10, 20, 50, ... and, last, the number of samples itself."""
+    steps = (digit * 10**power for power in range(len(str(samples))) for digit in (1, 2, 5))
+    return [*(size for size in steps if size < samples), samples]
+
+
 def fixed_binarisation(model: ConditionalModel, images: Images, seed: int) -> Images:
     """The images as the model sees them, drawn once and for all, where it draws at all."""
     generator = torch.Generator(images.device).manual_seed(seed)
@@ -59,31 +81,73 @@ def fixed_binarisation(model: ConditionalModel, images: Images, seed: int) -> Im
 
 
 class NoiseStreams:
-    """A stream of standard normal noise an image, the same whatever batch the image is in."""
+    """A stream of standard normal noise an image, the same whatever batch the image is in.
+
+    Noise is made in whole blocks of `SAMPLES_AT_ONCE`, of which the last may be used in part: the first
+    samples are the same however many follow. (It is half a per cent of the work on MNIST.)
+    """
 
     def __init__(self, indices: Sequence[int], latents: int, seed: int, device: torch.device) -> None:
         self.generators = [torch.Generator().manual_seed(seed * 1_000_003 + i) for i in indices]
         self.latents = latents
         self.device = device
 
-    def draw(self, samples: int) -> Float[Tensor, "samples batch z"]:
-        """The next samples of every image."""
-        shape = (samples, self.latents)
+    def block(self) -> Float[Tensor, "samples batch z"]:
+        """The next `SAMPLES_AT_ONCE` samples of every image."""
+        shape = (SAMPLES_AT_ONCE, self.latents)
         drawn = [torch.randn(shape, generator=generator) for generator in self.generators]
         return torch.stack(drawn, 1).to(self.device)
 
+    def blocks(self, samples: int) -> Iterator[Float[Tensor, "samples batch z"]]:
+        """The next samples, a block at a time."""
+        for done in range(0, samples, SAMPLES_AT_ONCE):
+            yield self.block()[: samples - done]
+
+    def draw(self, samples: int) -> Float[Tensor, "samples batch z"]:
+        """The next samples, all at once."""
+        return torch.cat(list(self.blocks(samples)))
+
+
+class RunningBounds:
+    """Importance-weighted bounds with s samples, for several s, of log weights that come bit by bit.
+
+    `mean over blocks of log 1/s sum_{i in block} w_i`, the blocks being disjoint and of s draws each:
+    the bound of s samples, estimated from all whole blocks that there are. With s = 1 it is the ELBO.
+    Only sums are kept, so memory doesn't grow with the number of draws.
+    """
+
+    def __init__(self, sizes: Sequence[int], pairs: int, device: torch.device) -> None:
+        self.sizes, self.draws = sizes, 0
+        self.totals = torch.zeros(len(sizes), pairs, dtype=torch.float64, device=device)
+        self.unfinished = torch.full_like(self.totals, -math.inf)
+
+    def add(self, log_weights: Float[Tensor, "samples pairs"]) -> None:
+        """Take in the next draws."""
+        for draw in log_weights.double():
+            self.draws += 1
+            self.unfinished = torch.logaddexp(self.unfinished, draw)
+            for row, size in enumerate(self.sizes):
+                if self.draws % size == 0:
+                    self.totals[row] += self.unfinished[row] - math.log(size)
+                    self.unfinished[row] = -math.inf
+
+    def means(self) -> Float[Tensor, "sizes pairs"]:
+        """The bound of every size, in nats."""
+        blocks = [self.draws // size for size in self.sizes]
+        return self.totals / torch.tensor(blocks, device=self.totals.device)[:, None]
+
 
 @torch.no_grad()
-def log_weight_sums(
+def weighted_bounds(
     model: ConditionalModel,
     x: Images,
     y: Labels,
     indices: Sequence[int],
     *,
-    samples: int,
+    sizes: Sequence[int],
     seed: int = 0,
-) -> tuple[Float[Tensor, "pairs"], Float[Tensor, "pairs"]]:
-    """Mean and log-mean-exp of the log importance weights of pairs of an image and a label.
+) -> Float[Tensor, "sizes pairs"]:
+    """Importance-weighted bounds of `log p(x|y)` of pairs of an image and a label, in nats an image.
 
     A few hundred decoded images at a time: memory doesn't grow with samples, and on a processor the
     work stays in its caches.
@@ -91,24 +155,17 @@ def log_weight_sums(
     Arguments:
         x, y: the pairs.
         indices: each image's place in the data set, which its noise comes from.
-
-    Returns:
-        The ELBO estimate, and the importance-weighted bound, in nats an image.
+        sizes: numbers of samples, of which the last and largest is how many are drawn.
     """
-    elbos, bounds = [], []
+    parts = []
     for start in range(0, len(y), PAIRS_AT_ONCE):
         part = slice(start, start + PAIRS_AT_ONCE)
         streams = NoiseStreams(indices[part], model.latents, seed, x.device)
-        total = torch.zeros(len(y[part]), dtype=torch.float64, device=x.device)
-        log_sum = torch.full_like(total, -math.inf)
-        for done in range(0, samples, SAMPLES_AT_ONCE):
-            noise = streams.draw(min(SAMPLES_AT_ONCE, samples - done))
-            weights = model.log_weights(x[part], y[part], noise).double()
-            total += weights.sum(0)
-            log_sum = torch.logaddexp(log_sum, torch.logsumexp(weights, 0))
-        elbos.append(total / samples)
-        bounds.append(log_sum - math.log(samples))
-    return torch.cat(elbos), torch.cat(bounds)
+        running = RunningBounds(sizes, len(y[part]), x.device)
+        for noise in streams.blocks(sizes[-1]):
+            running.add(model.log_weights(x[part], y[part], noise))
+        parts.append(running.means())
+    return torch.cat(parts, 1)
 
 
 @torch.no_grad()
@@ -130,16 +187,21 @@ def bounds(
     labels of an image share the same noise.
 
     Arguments:
+        images: of a model in evaluation mode: no image may reach another's number.
         samples: importance samples S.
         every_label: bound `log p(x)` as well; without, `marginal` is NaN, in a tenth of the time.
             (A model that no label reaches needs no sum: there `marginal` is `log_likelihood`.)
         progress: told the share that is done.
     """
+    if getattr(model, "training", False):
+        raise ValueError("a model in training mode: its images may share batch statistics")
     parts: list[tuple[Tensor, ...]] = []
+    sizes = curve_sizes(samples)
     for start in range(0, len(labels), batch_size):
         x, y = images[start : start + batch_size], labels[start : start + batch_size]
         here = list(range(start, start + len(y)))
-        elbo, own = log_weight_sums(model, x, y, here, samples=samples, seed=seed)
+        curve = weighted_bounds(model, x, y, here, sizes=sizes, seed=seed).T
+        own = curve[:, -1]
         by_label = torch.full((len(y), model.classes), -math.inf, dtype=own.dtype, device=own.device)
         by_label[torch.arange(len(y)), y] = own
         marginal = torch.full_like(own, math.nan)
@@ -148,11 +210,13 @@ def bounds(
         elif every_label:
             _add_other_labels(by_label, model, x, y, here, samples, seed)
             marginal = torch.logsumexp(by_label, 1) - math.log(model.classes)
-        means = torch.cat([group.flatten(1) for group in model.encode(x, y)], 1)
-        parts.append((elbo, own, marginal, by_label, model.elbo(x, y).kl.double(), means))
+        noise = NoiseStreams(here, model.latents, seed, x.device).draw(1)[0]
+        kl = model.elbo(x, y, noise).kl.double()
+        means = torch.cat([group.flatten(1) for group in model.encode(x, y)], 1).float()
+        parts.append((curve[:, 0], own, curve, marginal, by_label, kl, means))
         progress((start + len(y)) / len(labels))
     columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
-    return Bounds(*columns)
+    return Bounds(samples, *columns)
 
 
 def _add_other_labels(
@@ -170,10 +234,21 @@ def _add_other_labels(
         image, label = torch.nonzero(wanted, as_tuple=True)
         if len(image):
             places = [indices[i] for i in image.tolist()]
-            found = log_weight_sums(model, x[image], label, places, samples=number, seed=seed)
-            by_label[image, label] = found[1]
+            found = weighted_bounds(model, x[image], label, places, sizes=[number], seed=seed)
+            by_label[image, label] = found[0]
         by_label[by_label < by_label.amax(1, keepdim=True) - NEGLIGIBLE] = -math.inf
         wanted &= by_label > -math.inf
+
+
+@contextmanager
+def precision_of(name: str, device: torch.device) -> Iterator[None]:
+    """Networks in bf16 or in fp32; densities and likelihoods are float32 in both.
+
+    A bound in bf16 is one all the same, of the model whose networks round: what is rounded is a fixed
+    function of latents and label.
+    """
+    with torch.autocast(device.type, torch.bfloat16, enabled=name == "bf16"):
+        yield
 
 
 def bits_per_dim(nats: float, shape: tuple[int, int, int]) -> float:

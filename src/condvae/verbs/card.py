@@ -63,8 +63,8 @@ def _evaluation(path: Path) -> list[str]:
 def table_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     """An evaluation as rows of name and number, for the terminal and for the card."""
 
-    def nats(key: str) -> str:
-        value, error = found.get(f"{key}_nats"), found.get(f"{key}_nats_stderr")
+    def nats(key: str, numbers: dict[str, Any] = found) -> str:
+        value, error = numbers.get(f"{key}_nats"), numbers.get(f"{key}_nats_stderr")
         return "no bound" if value is None else f"{value:.2f} ± {error:.2f} nats"
 
     def share(value: float | None) -> str:
@@ -79,10 +79,21 @@ def table_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("bits/dim of log p(x)", f"{found['bits_per_dim']:.4f}"))
     if found.get("objective_nats_no_bound") is not None:
         rows.append(("loss, KL included (no bound)", f"{found['objective_nats_no_bound']:.2f} nats"))
+    rate, distortion = found["kl_nats"], found.get("distortion_nats")
+    if distortion is None:
+        rows.append(("KL", f"{rate:.2f} nats"))
+    else:
+        rows.append(("rate (KL) and distortion", f"{rate:.2f} and {distortion:.2f} nats"))
+    if "elbo_gap_nats" in (train := found.get("train") or {}):
+        rows.append((f"ELBO of {train['images']:,} training images minus test", nats("elbo_gap", train)))
+    if ais := found.get("ais"):
+        name = f"annealed minus importance-weighted log p(x|y), {ais['images']} images"
+        rows.append((name, nats("difference", ais)))
+        name = f"annealed from both sides, {ais['images']} simulated images: the gap"
+        rows.append((name, nats("gap", ais["simulated"])))
     probes = found["latent_probe_accuracy"]
     return [
         *rows,
-        ("KL", f"{found['kl_nats']:.2f} nats"),
         ("active units", f"{found['active_units']} of {found['latents']}"),
         ("judge on real images", share(found["judge_accuracy"])),
         ("judge on reconstructions", share(found["reconstruction_accuracy"])),

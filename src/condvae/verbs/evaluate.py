@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,16 +16,22 @@ from numpy.typing import NDArray
 import condvae
 from condvae.data import LabelledImages, wrong_labels
 from condvae.errors import UserError
-from condvae.evaluation.bounds import Bounds, bits_per_dim, bounds, fixed_binarisation
+from condvae.evaluation.annealing import CHAINS, annealed, sandwiched
+from condvae.evaluation.bounds import Bounds, bounds, fixed_binarisation, precision_of
 from condvae.evaluation.judge import judge_for
 from condvae.evaluation.labels import drawn_latents, label_measures, probe_accuracy
-from condvae.files import write_json
+from condvae.evaluation.numbers import likelihood_numbers, mean, train_numbers
+from condvae.figures import bound_curve
+from condvae.files import write_json, write_picture
+from condvae.models.protocol import Images, Labels
 from condvae.progress import ProgressLine
 from condvae.run import Run, load
 from condvae.verbs.card import write_card
 from condvae.verbs.sources import test_images, training_images
 
 PROBE_IMAGES = 10_000
+TRAIN_SAMPLES = 50
+"""Importance samples of a training image, at most: enough to see a gap."""
 
 
 def evaluate(
@@ -35,6 +40,10 @@ def evaluate(
     data: str | None = None,
     data_root: str | Path | None = None,
     samples: int = 50,
+    precision: str = "fp32",
+    train_images: int = 2_000,
+    ais: int = 0,
+    ais_steps: int = 1_000,
     out: str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -47,8 +56,13 @@ def evaluate(
         data: other test images than the run's own.
         data_root: where datasets are looked for.
         samples: importance samples S an image.
+        precision: "fp32" or "bf16", of networks while bounds are taken.
+        train_images: training images scored beside the test images, at most as many as these; 0: none.
+        ais: test images, and as many made by the model, scored by annealing too; 0: none.
+        ais_steps: densities that annealing goes through.
         out: the JSON file; by default the run's `evaluation.json`, or, for other images than the run's
-            own, `evaluation-NAME.json`.
+            own, `evaluation-NAME.json`. The picture of the bounds goes to the run's `figures`, or beside
+            the file that is named here.
         seed: of binarisation, noise, wrong labels and samples.
         quiet: show no progress.
 
@@ -58,12 +72,23 @@ def evaluate(
     Raises:
         UserError: the run, the data or a flag is wrong.
     """
-    if samples < 1:
-        raise UserError(f"--samples {samples}: must be at least 1")
+    for flag, value, least in (
+        ("samples", samples, 1),
+        ("train-images", train_images, 0),
+        ("ais", ais, 0),
+        ("ais-steps", ais_steps, 2),
+    ):
+        if value < least:
+            raise UserError(f"--{flag} {value}: must be at least {least}")
+    if precision not in ("fp32", "bf16"):
+        raise UserError(f"--precision {precision}: use fp32 or bf16")
     loaded = run if isinstance(run, Run) else load(run, device)
+    model, likelihood = loaded.model, loaded.model.likelihood
+    proper = likelihood.is_probability
+    if ais and not proper:
+        raise UserError(f"--ais: {loaded.config.model.likelihood} is no probability of the images")
     test = test_images(loaded, data, data_root)
     train = training_images(loaded.config.data, data_root)
-    model, likelihood = loaded.model, loaded.model.likelihood
     line = ProgressLine(quiet)
 
     real = torch.tensor(test.images, device=loaded.device)
@@ -76,6 +101,7 @@ def evaluate(
         "images": len(test),
         "weights": "EMA" if loaded.config.training.ema > 0 else "last",
         "samples": samples,
+        "precision": precision,
         "seed": seed,
         "binarisation": f"dynamic, one draw an image, seed {seed}"
         if likelihood.binarisation == "dynamic"
@@ -89,8 +115,7 @@ def evaluate(
     seconds = result["seconds"]
     with torch.random.fork_rng(devices=[]), line:
         torch.manual_seed(seed)
-        with _timed(seconds, "bounds", line):
-            proper = likelihood.is_probability
+        with _timed(seconds, "bounds", line), precision_of(precision, loaded.device):
             found = bounds(
                 model,
                 observed,
@@ -100,7 +125,14 @@ def evaluate(
                 every_label=proper,
                 progress=line.show,
             )
-            result |= likelihood_numbers(found, test.labels, loaded)
+            result |= likelihood_numbers(model, found, test.labels)
+        if train_images:
+            with _timed(seconds, "train", line), precision_of(precision, loaded.device):
+                seen = _trained_on(loaded, train, min(train_images, len(test)), seed)
+                result["train"] = _train(loaded, seen, found, seed, line)
+        if ais:
+            with _timed(seconds, "ais", line):
+                result["ais"] = _annealing(loaded, observed, y, found, ais, ais_steps, seed, line)
         with _timed(seconds, "judge", line):
             judge = judge_for(train, loaded.device, line.show)
         with _timed(seconds, "labels", line):
@@ -110,55 +142,82 @@ def evaluate(
         with _timed(seconds, "probes", line):
             result["latent_probe_accuracy"] = _probes(loaded, train, test, seed)
     result["chance"] = 1 / test.classes
-    name = f"evaluation-{Path(test.name).stem}.json" if data else "evaluation.json"
-    target = Path(out) if out else loaded.path / name
+    suffix = f"-{Path(test.name).stem}" if data else ""
+    target = Path(out) if out else loaded.path / f"evaluation{suffix}.json"
     write_json(target, result)
     result["file"] = str(target)
+    if proper:
+        picture = target.with_suffix(".png") if out else loaded.path / f"figures/bounds{suffix}.png"
+        result["picture"] = str(write_picture(picture, bound_curve(result, loaded.path.name)))
     if not out and not data:
         write_card(loaded.path)
     return result
 
 
-def likelihood_numbers(found: Bounds, labels: NDArray[np.int64], run: Run) -> dict[str, Any]:
-    """The bounds' means and standard errors, under names that say what may be claimed of them."""
-    numbers: dict[str, Any] = {
-        "kl_nats": float(found.kl.sum(1).mean()),
-        "kl_nats_by_group": [float(group) for group in found.kl.mean(0)],
-        "active_units": found.active_units(),
-        "latents": run.model.latents,
+def _train(
+    run: Run, images: LabelledImages, test: Bounds, seed: int, line: ProgressLine
+) -> dict[str, Any]:
+    """What the test images were told of, for images that were trained on."""
+    x = torch.tensor(images.images, device=run.device)
+    y = torch.tensor(images.labels, device=run.device)
+    found = bounds(
+        run.model,
+        fixed_binarisation(run.model, x, seed),
+        y,
+        samples=min(test.samples, TRAIN_SAMPLES),
+        seed=seed,
+        every_label=False,
+        progress=line.show,
+    )
+    return train_numbers(run.model, found, test)
+
+
+def _trained_on(run: Run, train: LabelledImages, number: int, seed: int) -> LabelledImages:
+    """Some of the images that the run trained on: validation images were set aside then, as now."""
+    config = run.config
+    images, _ = train.split_validation(config.data.validation, config.training.seed)
+    return images.subset(some_of(len(images), number, seed))
+
+
+def some_of(images: int, number: int, seed: int) -> NDArray[np.int64]:
+    """The places of some images, in order."""
+    return np.sort(np.random.default_rng(seed).permutation(images)[:number])
+
+
+def _annealing(
+    run: Run,
+    observed: Images,
+    y: Labels,
+    found: Bounds,
+    number: int,
+    steps: int,
+    seed: int,
+    line: ProgressLine,
+) -> dict[str, Any]:
+    """Annealing on a few test images, and from both sides on as many that the model makes."""
+    which = some_of(len(y), number, seed)
+    places = torch.tensor(which, device=y.device)
+    estimate = annealed(
+        run.model, observed[places], y[places], steps=steps, seed=seed, progress=line.show
+    )
+    weighted = found.log_likelihood[which]
+    line.start("measuring ais from both sides")
+    lower, upper = sandwiched(run.model, y[places], steps=steps, seed=seed, progress=line.show)
+    return {
+        "images": len(which),
+        "steps": steps,
+        "chains": CHAINS,
+        **mean("log_likelihood", estimate),
+        **mean("importance_weighted", weighted),
+        **mean("difference", estimate - weighted),
+        "simulated": {**mean("lower", lower), **mean("upper", upper), **mean("gap", upper - lower)},
     }
-    if not run.model.likelihood.is_probability:
-        # A loss, or a density on 8-bit values: comparable with nothing but itself.
-        return numbers | {
-            "objective_nats_no_bound": float(-found.elbo.mean()),
-            "elbo_nats": None,
-            "log_likelihood_nats": None,
-            "marginal_log_likelihood_nats": None,
-            "bits_per_dim": None,
-        }
-    for name, values in (
-        ("elbo", found.elbo),
-        ("log_likelihood", found.log_likelihood),
-        ("marginal_log_likelihood", found.marginal),
-    ):
-        numbers[f"{name}_nats"] = float(values.mean())
-        numbers[f"{name}_nats_stderr"] = float(values.std() / math.sqrt(len(values)))
-    shape = run.model.shape
-    numbers["bits_per_dim"] = None
-    if run.model.likelihood.normalised:
-        numbers["bits_per_dim"] = bits_per_dim(numbers["marginal_log_likelihood_nats"], shape)
-        numbers["bits_per_dim_given_label"] = bits_per_dim(numbers["log_likelihood_nats"], shape)
-        numbers["bits_per_dim_elbo"] = bits_per_dim(numbers["elbo_nats"], shape)
-    likeliest = found.label_log_likelihood.argmax(1)
-    numbers["generative_accuracy"] = float((likeliest == labels).mean())
-    return numbers
 
 
 def _probes(run: Run, train: LabelledImages, test: LabelledImages, seed: int) -> dict[str, float]:
     """Accuracy of probes from z to y: trained on training images, scored on test images."""
-    chosen = np.random.default_rng(seed).permutation(len(train))[:PROBE_IMAGES]
     sides = []
-    for images in (train.subset(np.sort(chosen)), test):
+    for images in (train.subset(some_of(len(train), PROBE_IMAGES, seed)), test):
         x = torch.tensor(images.images, device=run.device)
         y = torch.tensor(images.labels, device=run.device)
         observed = fixed_binarisation(run.model, x, seed)
