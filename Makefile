@@ -32,8 +32,8 @@ test-fast: install ## run the tests that take a moment each
 	$(BIN)/python -m pytest -q -m 'not slow'
 
 check: install ## lint, format and type checks
-	$(BIN)/ruff check src tests tools
-	$(BIN)/ruff format --check src tests tools
+	$(BIN)/ruff check src tests tools benchmarks
+	$(BIN)/ruff format --check src tests tools benchmarks
 	$(BIN)/mypy
 
 clean: ## remove what the targets made (not runs/)

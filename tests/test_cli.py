@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ import pytest
 from PIL import Image
 
 from condvae import cli
-from condvae.config import Config, load_recipe, to_toml
+from condvae.config import Config, ModelConfig, load_recipe, to_toml
+from condvae.errors import UserError
 from condvae.files import read_tensors, write_tensors
 
 Maker = Callable[..., Path]
@@ -144,6 +146,35 @@ def test_sample_by_number_and_by_name(run: Path, tmp_path: Path) -> None:
     with np.load(tmp_path / "t" / "samples.npz") as drawn:
         assert (drawn["images"] == drawn["images"][:1]).all(), "at temperature 0 there is one image"
     assert (warm[0] != warm[1]).any()
+
+
+def test_a_ladder_from_training_to_its_pictures(
+    small: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = "groups=[1,2,1],channels=[6,2,1],widths=[16,16,16],blocks=[0,1,0]"
+    model = replace(ModelConfig(), family=f"ladder({options})")
+    recipe = tmp_path / "ladder.toml"
+    training = replace(small.training, optimiser="muon", epochs=0.3, batch_size=64)
+    recipe.write_text(to_toml(replace(small, model=model, training=training)))
+    run = tmp_path / "run"
+    cli.run(["train", str(recipe), "--out", str(run)])
+    cli.run(["swap", str(run), "--count", "4"])
+    with Image.open(run / "figures" / "groups.png") as picture:
+        assert picture.width > 300 and picture.height > 300
+    capsys.readouterr()
+    cli.run(["evaluate", str(run), "--samples", "2", "--no-labels", "--train-images", "0"])
+    printed = capsys.readouterr().out
+    found = json.loads((run / "evaluation.json").read_text())
+    assert len(found["kl_nats_by_group"]) == 4 and found["latents"] == 6 + 2 * 49 * 2 + 196
+    assert f"{sum(found['kl_nats_by_group']):.2f}" == f"{found['rate_nats']:.2f}"
+    assert "KL by group" in printed and "judge" not in printed and "swap_accuracy" not in found
+    assert "6 in 1" not in (card := (run / "README.md").read_text()) and "in 4 groups" in card
+    for temperatures in (["0.5"], ["0", "0", "0", "0"]):
+        cli.run(["sample", str(run), "--count", "2", "--temperature", *temperatures])
+    with np.load(run / "figures" / "samples.npz") as drawn:
+        assert (drawn["images"][::2] == drawn["images"][1::2]).all()
+    with pytest.raises(UserError, match="2 temperatures for 4 groups"):
+        cli.run(["sample", str(run), "--temperature", "1", "1"])
 
 
 def test_evaluate_prints_a_table_and_writes_its_numbers(

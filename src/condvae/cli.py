@@ -77,6 +77,8 @@ class Evaluate:
     """Of networks while bounds are taken: fp32, or bf16, which some devices are faster with."""
     train_images: int = 2_000
     """Training images scored as well, to see over-fitting; 0 for none."""
+    labels: bool = True
+    """Judge swaps and samples, and probe the latents; --no-labels measures the likelihood alone."""
     ais: int = 0
     """Test images scored by annealed importance sampling too, an independent check; 0 for none."""
     ais_steps: int = 1_000
@@ -99,8 +101,8 @@ class Sample:
     """Class numbers or names; all by default."""
     count: int = 10
     """Images a class."""
-    temperature: float = 1.0
-    """Below 1: more typical, less varied images."""
+    temperature: tuple[float, ...] = (1.0,)
+    """Below 1: more typical, less varied images; one for all groups of latents, or one a group."""
     out: Annotated[str, arg(metavar="DIR")] = ""
     """Folder of samples.png and samples.npz; by default the run's figures/."""
     seed: int = 0

@@ -44,7 +44,7 @@ class ModelConfig:
     """What is trained. Parts are written as a name, or as name(option=value, ...)."""
 
     family: str = "conditional-vae"
-    """Kind of model."""
+    """conditional-vae, or ladder(groups=..., ...), which is hierarchical."""
     network: str = "conv"
     """mlp, conv or resnet."""
     likelihood: str = "bernoulli"
@@ -77,7 +77,7 @@ class TrainingConfig:
     batch_size: int = 128
     """Images a step."""
     optimiser: str = "adamw"
-    """adamw, adamax or adam."""
+    """muon, adamw, adamax or adam."""
     learning_rate: float = 2e-3
     """Peak of the learning rate."""
     schedule: str = "cosine"
@@ -85,7 +85,7 @@ class TrainingConfig:
     warmup_steps: int = 200
     """Steps until the learning rate is at its peak."""
     weight_decay: float = 0.01
-    """Decoupled weight decay (adamw only)."""
+    """Decoupled weight decay (adamw and muon)."""
     beta2: float = 0.99
     """Decay of the optimiser's second moment."""
     clip: float = 200.0

@@ -16,6 +16,7 @@ from condvae.config import Config
 from condvae.errors import UserError
 from condvae.files import read_tensors
 from condvae.objectives import OBJECTIVES
+from condvae.probability.posteriors import POSTERIORS
 from condvae.run import CHECKPOINT, MODEL
 from condvae.training.trainer import Interrupted, Trainer
 from condvae.verbs.train import train
@@ -163,3 +164,9 @@ def test_a_discriminator_is_resumed_and_is_no_part_of_the_model(
         assert any("discriminator" in name for name in one) == (file == CHECKPOINT)
     line = json.loads((whole / "metrics.jsonl").read_text().splitlines()[-2])
     assert {"elbo", "total_correlation", "discriminator_loss"} <= line.keys()
+
+
+def test_sticking_the_landing_refuses_a_posterior_whose_density_is_slow(flat_model: nn.Module) -> None:
+    flat_model.posterior = POSTERIORS.build("inverse-autoregressive-flow", latents=3)
+    with pytest.raises(UserError, match="not an inverse autoregressive flow"):
+        OBJECTIVES.build("iwae(gradient='sticking-the-landing')", model=flat_model, images=100)

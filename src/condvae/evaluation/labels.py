@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from condvae.evaluation.judge import Judge
-from condvae.models.protocol import ConditionalModel, Images, Labels
+from condvae.models.protocol import ConditionalModel, Images, Labels, Temperature
 
 
 def swapped(
@@ -45,7 +45,7 @@ def swapped(
 def sampled(
     model: ConditionalModel,
     y: Labels,
-    temperature: float = 1.0,
+    temperature: Temperature = 1.0,
     seed: int = 0,
     batch_size: int = 500,
 ) -> Images:
@@ -61,7 +61,7 @@ def partly_drawn(
     x: Images,
     y: Labels,
     keep: Sequence[int],
-    temperature: float = 1.0,
+    temperature: Temperature = 1.0,
     seed: int = 0,
 ) -> UInt8[Tensor, "n k c h w"]:
     """What is left of images when only some groups of their latents are kept, top groups first.

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from condvae.errors import UserError
 from condvae.models.conditioning import LabelEmbedding
 from condvae.models.networks import NETWORKS
-from condvae.models.protocol import Elbo, Images, Labels, Latents, WeightedDraws
+from condvae.models.protocol import (
+    Elbo,
+    Images,
+    Labels,
+    Latents,
+    Temperature,
+    WeightedDraws,
+    for_each_group,
+)
 from condvae.probability.likelihoods import LIKELIHOODS, ImageDistribution
 from condvae.probability.posteriors import POSTERIORS, LatentDistribution
 from condvae.probability.priors import PRIORS
@@ -160,12 +168,12 @@ class ConditionalVAE(nn.Module):
         return self.prior.carried_log_prob(latents[0], y)
 
     def draw(
-        self, y: Labels, temperature: float = 1.0, generator: torch.Generator | None = None
+        self, y: Labels, temperature: Temperature = 1.0, generator: torch.Generator | None = None
     ) -> Latents:
-        return (self.prior.draw(y, temperature, generator),)
+        return (self.prior.draw(y, for_each_group(temperature, 1)[0], generator),)
 
     def sample(
-        self, y: Labels, temperature: float = 1.0, generator: torch.Generator | None = None
+        self, y: Labels, temperature: Temperature = 1.0, generator: torch.Generator | None = None
     ) -> Images:
         return self.decode(self.draw(y, temperature, generator), y).mean_image()
 

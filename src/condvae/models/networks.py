@@ -112,19 +112,27 @@ def _dense(activation: nn.Module, widths: list[int]) -> nn.Sequential:
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions on a residual branch that starts at zero, modulated by the condition.
+    """Two convolutions on a residual branch that starts small, modulated by the condition.
 
     No normalisation: a branch that starts at zero trains as stably (Zhang et al. 2019, Fixup), and
     normalisation is what a small network on a CPU spends much of its time in.
+
+    Arguments:
+        kernel: side of the convolutions.
+        depth: residual branches in a row; each starts with its output scaled by `1 / sqrt(depth)`, so
+            that their sum keeps its scale (Child 2021, section 3.2). 0 starts it at zero.
     """
 
-    def __init__(self, channels: int, condition: int, activation: nn.Module) -> None:
+    def __init__(
+        self, channels: int, condition: int, activation: nn.Module, kernel: int = 3, depth: int = 0
+    ) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.first = nn.Conv2d(channels, channels, kernel, padding=kernel // 2)
         self.label = Modulation(condition, channels)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, kernel, padding=kernel // 2)
         self.activation = activation
-        nn.init.zeros_(self.second.weight)
+        with torch.no_grad():
+            self.second.weight *= depth**-0.5 if depth else 0.0
 
     def forward(
         self, x: Float[Tensor, "batch c h w"], condition: Condition

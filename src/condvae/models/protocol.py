@@ -6,6 +6,7 @@ evaluation and every picture.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from condvae.errors import UserError
 from condvae.probability.likelihoods import ImageDistribution, Likelihood
 from condvae.probability.posteriors import LatentDistribution, Posterior
 
@@ -20,6 +22,23 @@ Images = UInt8[Tensor, "batch c h w"]
 Labels = Int[Tensor, "batch"]
 Latents = tuple[Tensor, ...]
 """One tensor `[..., *group_shape]` a group, top group first, in coordinates that every label shares."""
+
+Temperature = float | Sequence[float]
+"""Factor of the prior's noise: one for all groups of latents, or one a group, top group first."""
+
+
+def for_each_group(temperature: Temperature, groups: int) -> list[float]:
+    """A temperature for every group.
+
+    Raises:
+        UserError: there are neither one nor as many as there are groups.
+    """
+    each = [temperature] if isinstance(temperature, float | int) else list(temperature)
+    if len(each) not in (1, groups):
+        raise UserError(
+            f"{len(each)} temperatures for {groups} groups of latents; give one, or one each"
+        )
+    return each * groups if len(each) == 1 else each
 
 
 @dataclass(frozen=True)
@@ -108,13 +127,13 @@ class ConditionalModel(Protocol):
         ...
 
     def draw(
-        self, y: Labels, temperature: float = 1.0, generator: torch.Generator | None = None
+        self, y: Labels, temperature: Temperature = 1.0, generator: torch.Generator | None = None
     ) -> Latents:
-        """Latents drawn from the prior, its scale times `temperature`."""
+        """Latents drawn from the prior, its noise times `temperature`."""
         ...
 
     def sample(
-        self, y: Labels, temperature: float = 1.0, generator: torch.Generator | None = None
+        self, y: Labels, temperature: Temperature = 1.0, generator: torch.Generator | None = None
     ) -> Images:
         """The mean images of latents drawn from the prior, as in `draw`."""
         ...

@@ -30,6 +30,7 @@ from condvae.run import CHECKPOINT, CONFIG, MODEL, choose_device, save_model
 from condvae.training.checkpoint import read_checkpoint, restore, save_checkpoint
 from condvae.training.ema import WeightAverage
 from condvae.training.monitor import Monitor
+from condvae.training.optimisers import build_optimiser
 from condvae.training.schedule import learning_rate, progress
 
 LOG_EVERY = 50
@@ -101,7 +102,7 @@ class Trainer:
         objective = OBJECTIVES.build(settings.objective, **context)
         self.pair = ModelAndObjective(model, objective).to(device)
         self.model = typing.cast(ConditionalModel, self.pair.model)
-        self.optimiser = build_optimiser(settings, self.pair, device)
+        self.optimiser = build_optimiser(settings, self.pair, precision)
         self.step_module = self.accelerator.prepare(self.pair)
         self.average = WeightAverage(self.pair.model, settings.ema)
         self.batches = Batches(self.train_data, settings.batch_size, device, seed=settings.seed)
@@ -336,30 +337,6 @@ def _check(settings: TrainingConfig) -> None:
         raise UserError(f"--training.schedule {settings.schedule}: use cosine or constant")
 
 
-OPTIMISERS = {"adamw": torch.optim.AdamW, "adamax": torch.optim.Adamax, "adam": torch.optim.Adam}
-
-
-def build_optimiser(
-    settings: TrainingConfig, module: nn.Module, device: torch.device
-) -> torch.optim.Optimizer:
-    """The optimiser by name; weight decay only on matrices and kernels, never on biases and scales.
-
-    Raises:
-        UserError: there is no optimiser of that name.
-    """
-    if settings.optimiser not in OPTIMISERS:
-        raise UserError(
-            f"--training.optimiser {settings.optimiser}: unknown (there are: {', '.join(OPTIMISERS)})"
-        )
-    options: dict[str, Any] = {"lr": settings.learning_rate, "betas": (0.9, settings.beta2)}
-    decay = settings.weight_decay if settings.optimiser == "adamw" else 0.0
-    options |= {"foreach": True} if settings.optimiser == "adamax" else {"fused": True}
-    matrices = [p for p in module.parameters() if p.ndim > 1]
-    others = [p for p in module.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
-    return OPTIMISERS[settings.optimiser](groups, **options)
-
-
 def choose_precision(precision: str, device: torch.device) -> str:
     """`bf16` or `fp32`; `auto` times a small matrix product in both on this device.
 
@@ -400,4 +377,4 @@ def describe_device(device: torch.device) -> str:
     return f"{name}, {torch.get_num_threads()} threads"
 
 
-__all__ = ["MODEL", "Interrupted", "Trainer", "build_optimiser", "choose_precision"]
+__all__ = ["MODEL", "Interrupted", "Trainer", "choose_precision"]

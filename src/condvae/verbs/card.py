@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from condvae.config import ModelConfig
 from condvae.files import write_text
 from condvae.run import load
 
@@ -21,10 +22,10 @@ def write_card(path: Path) -> None:
         "",
         "| | |",
         "|---|---|",
-        f"| model | {config.model.family}, {config.model.network}, "
-        f"{training['parameters']:,} parameters |",
-        f"| likelihood, prior | {config.model.likelihood}, {config.model.prior} |",
-        f"| latents | {config.model.latents} |",
+        f"| model | {_described(config.model)}, {training['parameters']:,} parameters |",
+        f"| likelihood | {config.model.likelihood} |",
+        f"| latents | {run.model.latents} in {len(run.model.group_shapes)} groups |",
+        f"| the label reaches | {', '.join(config.model.label_reaches) or 'no network'} |",
         f"| images | {training['images']:,} of {'x'.join(map(str, run.model.shape))}, "
         f"{len(run.class_names)} classes: {cell(', '.join(run.class_names[:20]))} |",
         f"| training | {training['steps']:,} steps, {training['epochs']:.1f} epochs, "
@@ -43,6 +44,13 @@ def write_card(path: Path) -> None:
         "",
     ]
     write_text(path / "README.md", "\n".join(lines))
+
+
+def _described(model: ModelConfig) -> str:
+    """The parts that the model is made of, likelihood apart."""
+    if model.family != "conditional-vae":
+        return model.family
+    return f"{model.family}, {model.network}, prior {model.prior}, posterior {model.posterior}"
 
 
 def cell(text: str) -> str:
@@ -91,10 +99,14 @@ def table_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append((name, nats("difference", ais)))
         name = f"annealed from both sides, {ais['images']} simulated images: the gap"
         rows.append((name, nats("gap", ais["simulated"])))
+    if len(groups := found["kl_nats_by_group"]) > 1:
+        rows.append(("KL by group, top first, nats", " ".join(f"{kl:.1f}" for kl in groups)))
+    rows.append(("active units", f"{found['active_units']} of {found['latents']}"))
+    if "judge_accuracy" not in found:
+        return rows
     probes = found["latent_probe_accuracy"]
     return [
         *rows,
-        ("active units", f"{found['active_units']} of {found['latents']}"),
         ("judge on real images", share(found["judge_accuracy"])),
         ("judge on reconstructions", share(found["reconstruction_accuracy"])),
         ("swap accuracy (follows the given label)", share(found["swap_accuracy"])),

@@ -42,6 +42,7 @@ def evaluate(
     samples: int = 50,
     precision: str = "fp32",
     train_images: int = 2_000,
+    labels: bool = True,
     ais: int = 0,
     ais_steps: int = 1_000,
     out: str | Path | None = None,
@@ -58,6 +59,7 @@ def evaluate(
         samples: importance samples S an image.
         precision: "fp32" or "bf16", of networks while bounds are taken.
         train_images: training images scored beside the test images, at most as many as these; 0: none.
+        labels: judge swaps and samples, and probe the latents; without, the likelihood alone.
         ais: test images, and as many made by the model, scored by annealing too; 0: none.
         ais_steps: densities that annealing goes through.
         out: the JSON file; by default the run's `evaluation.json`, or, for other images than the run's
@@ -133,14 +135,15 @@ def evaluate(
         if ais:
             with _timed(seconds, "ais", line):
                 result["ais"] = _annealing(loaded, observed, y, found, ais, ais_steps, seed, line)
-        with _timed(seconds, "judge", line):
-            judge = judge_for(train, loaded.device, line.show)
-        with _timed(seconds, "labels", line):
-            given = wrong_labels(test.labels, test.classes, np.random.default_rng(seed))
-            wrong = torch.tensor(given, device=loaded.device)
-            result |= asdict(label_measures(model, judge, real, observed, y, wrong, seed))
-        with _timed(seconds, "probes", line):
-            result["latent_probe_accuracy"] = _probes(loaded, train, test, seed)
+        if labels:
+            with _timed(seconds, "judge", line):
+                judge = judge_for(train, loaded.device, line.show)
+            with _timed(seconds, "labels", line):
+                given = wrong_labels(test.labels, test.classes, np.random.default_rng(seed))
+                wrong = torch.tensor(given, device=loaded.device)
+                result |= asdict(label_measures(model, judge, real, observed, y, wrong, seed))
+            with _timed(seconds, "probes", line):
+                result["latent_probe_accuracy"] = _probes(loaded, train, test, seed)
     result["chance"] = 1 / test.classes
     suffix = f"-{Path(test.name).stem}" if data else ""
     target = Path(out) if out else loaded.path / f"evaluation{suffix}.json"

@@ -11,6 +11,7 @@ import numpy as np
 
 from condvae.errors import UserError
 from condvae.files import write_arrays, write_picture
+from condvae.models.protocol import Temperature
 from condvae.run import Run, load
 from condvae.verbs.swap import draw_samples
 
@@ -20,7 +21,7 @@ def sample(
     *,
     labels: Sequence[int | str] | None = None,
     count: int = 10,
-    temperature: float = 1.0,
+    temperature: Temperature = 1.0,
     out: str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -33,7 +34,8 @@ def sample(
         run: a run directory.
         labels: class numbers or names; all classes by default.
         count: images a class.
-        temperature: factor of the prior's scale; below 1 gives more typical images.
+        temperature: factor of the prior's noise; below 1 gives more typical images. One for all groups
+            of latents, or one a group, top group first.
         out: folder; by default the run's `figures`.
 
     Raises:
@@ -41,13 +43,14 @@ def sample(
     """
     if count < 1:
         raise UserError(f"--count {count}: must be at least 1")
-    if not (0 <= temperature < math.inf):
-        raise UserError(f"--temperature {temperature}: must be a number of 0 or more")
+    each = [temperature] if isinstance(temperature, float | int) else list(temperature)
+    if not all(0 <= number < math.inf for number in each):
+        raise UserError(f"--temperature {' '.join(map(str, each))}: must be a number of 0 or more")
     loaded = run if isinstance(run, Run) else load(run, device)
     names = loaded.class_names
     chosen = list(range(len(names))) if not labels else [_label(x, names) for x in labels]
     folder = Path(out) if out else loaded.path / "figures"
-    picture, images = draw_samples(loaded, chosen, count, temperature, seed)
+    picture, images = draw_samples(loaded, chosen, count, each[0] if len(each) == 1 else each, seed)
     arrays = write_arrays(
         folder / "samples.npz",
         images=images.reshape(-1, *loaded.model.shape),

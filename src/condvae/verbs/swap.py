@@ -17,6 +17,7 @@ from condvae.evaluation.bounds import fixed_binarisation
 from condvae.evaluation.labels import partly_drawn, sampled, swapped
 from condvae.figures import label_grid, pairs, sample_grid
 from condvae.files import write_arrays, write_json, write_picture
+from condvae.models.protocol import Temperature
 from condvae.run import Run, load
 from condvae.verbs.sources import test_images
 
@@ -210,7 +211,7 @@ def _groups(run: Run, images: LabelledImages, seed: int) -> Image.Image:
 
 
 def draw_samples(
-    run: Run, labels: Sequence[int], count: int, temperature: float, seed: int
+    run: Run, labels: Sequence[int], count: int, temperature: Temperature, seed: int
 ) -> tuple[Image.Image, NDArray[np.uint8]]:
     """Samples from the prior, a row a label; the picture, and the images `[K, N, C, H, W]`."""
     y = torch.tensor(np.repeat(np.array(labels), count), device=run.device)
@@ -220,5 +221,6 @@ def draw_samples(
     source = Path(run.config.data.source).name
     caption = f"{source}: images that the model made up, a row a label"
     if temperature != 1:
-        caption += f"; temperature {temperature:g}"
+        each = [temperature] if isinstance(temperature, float | int) else temperature
+        caption += f"; temperature {' '.join(f'{t:g}' for t in each)}"
     return sample_grid(grid, names, "Samples", caption), grid

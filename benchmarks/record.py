@@ -1,0 +1,112 @@
+"""Trains a shipped recipe, evaluates it on the whole test set, and adds a line to a log of records.
+
+    python benchmarks/record.py mnist-ladder-1 --seed 0 --data-root data
+
+A line holds all that is needed to believe it or to repeat it: the recipe, the seed, seconds of training,
+nats, the number of importance samples, hardware, versions, the commit, and the command. A run that was
+cut short is gone on with by the same command.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import subprocess
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+import condvae
+from condvae import config as configuration
+from condvae.errors import UserError
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Record:
+    """What to measure."""
+
+    recipe: tyro.conf.Positional[str]
+    """Name of a shipped recipe, or a TOML file."""
+    seed: int = 0
+    """Seed of the training."""
+    samples: int = 1000
+    """Importance samples an image."""
+    precision: str = "bf16"
+    """Of networks while bounds are taken: fp32 or bf16. Either is a bound of the model so run."""
+    labels: bool = False
+    """Measure too whether the model follows its label."""
+    data_root: str | None = None
+    """Where datasets are looked for before anything is downloaded."""
+    runs: Path = Path("runs/records")
+    """Where the run directories go."""
+    log: Path = HERE / "records" / "records.jsonl"
+    """File that the line is added to."""
+
+
+def commit() -> str:
+    """The commit that is measured, marked where the code differs from it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=HERE, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "../src")
+    return git("rev-parse", "--short", "HEAD") + ("+changes" if changed else "")
+
+
+def record(wanted: Record) -> dict[str, Any]:
+    """Train, evaluate and log; returns the line."""
+    config = configuration.load_recipe(wanted.recipe)
+    config = replace(config, training=replace(config.training, seed=wanted.seed))
+    run = wanted.runs / f"{Path(wanted.recipe).stem}-{wanted.seed}"
+    at = commit()
+    condvae.train(config, run, data_root=wanted.data_root, resume=True)
+    found = condvae.evaluate(
+        run,
+        samples=wanted.samples,
+        precision=wanted.precision,
+        labels=wanted.labels,
+        data_root=wanted.data_root,
+    )
+    training = found["training"]
+    line = {
+        "date": datetime.date.today().isoformat(),
+        "recipe": Path(wanted.recipe).stem,
+        "seed": wanted.seed,
+        "training_seconds": round(training["seconds"], 1),
+        "epochs": round(training["epochs"], 2),
+        "parameters": training["parameters"],
+        "source": found["source"],
+        "split": found["split"],
+        "images": found["images"],
+        "samples": found["samples"],
+        "binarisation": found["binarisation"],
+        "elbo_nats": round(found["elbo_nats"], 3),
+        "log_p_x_nats": round(found["marginal_log_likelihood_nats"], 3),
+        "log_p_x_stderr": round(found["marginal_log_likelihood_nats_stderr"], 3),
+        "bits_per_dim": found["bits_per_dim"],
+        "device": training["device"],
+        "precision": training["precision"],
+        "evaluation_precision": found["precision"],
+        "train_minus_test_elbo_nats": round(found["train"]["elbo_gap_nats"], 3),
+        "versions": training["versions"],
+        "commit": at,
+        "command": f"python benchmarks/record.py {wanted.recipe} --seed {wanted.seed} "
+        f"--samples {wanted.samples} --precision {wanted.precision}",
+    }
+    wanted.log.parent.mkdir(parents=True, exist_ok=True)
+    with wanted.log.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    return line
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(record(tyro.cli(Record, description=__doc__)), indent=1))
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error
