@@ -4,14 +4,16 @@
 
 A line holds all that is needed to believe it or to repeat it: the recipe, the seed, seconds of training,
 nats, the number of importance samples, hardware, versions, the commit, and the command. A run that was
-cut short is gone on with by the same command.
+cut short is gone on with by the same command, and one that is finished is only evaluated.
 """
 
 from __future__ import annotations
 
 import datetime
 import json
+import shlex
 import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,12 +35,18 @@ class Record:
     """Name of a shipped recipe, or a TOML file."""
     seed: int = 0
     """Seed of the training."""
+    minutes: float = 0.0
+    """Length of the training, if not the recipe's."""
     samples: int = 1000
     """Importance samples an image."""
     precision: str = "bf16"
     """Of networks while bounds are taken: fp32 or bf16. Either is a bound of the model so run."""
     labels: bool = False
     """Measure too whether the model follows its label."""
+    data: str = ""
+    """Training images, if not the recipe's."""
+    test_data: str = ""
+    """Test images, where they are apart."""
     data_root: str | None = None
     """Where datasets are looked for before anything is downloaded."""
     runs: Path = Path("runs/records")
@@ -47,8 +55,11 @@ class Record:
     """File that the line is added to."""
 
 
-def commit() -> str:
-    """The commit that is measured, marked where the code differs from it."""
+def commit(run: Path) -> str:
+    """The commit that a run was begun with, marked where the code differed from it."""
+    note = run / "commit.txt"
+    if note.exists():
+        return note.read_text("utf-8").strip()
 
     def git(*words: str) -> str:
         return subprocess.run(
@@ -56,15 +67,25 @@ def commit() -> str:
         ).stdout.strip()
 
     changed = git("status", "--porcelain", "--untracked-files=no", "--", "../src")
-    return git("rev-parse", "--short", "HEAD") + ("+changes" if changed else "")
+    now = git("rev-parse", "--short", "HEAD") + ("+changes" if changed else "")
+    run.mkdir(parents=True, exist_ok=True)
+    note.write_text(now + "\n", "utf-8")
+    return now
 
 
 def record(wanted: Record) -> dict[str, Any]:
     """Train, evaluate and log; returns the line."""
     config = configuration.load_recipe(wanted.recipe)
+    name = Path(wanted.recipe).stem
+    if wanted.minutes:
+        config = replace(config, training=replace(config.training, minutes=wanted.minutes))
+        name += f"-{wanted.minutes:g}min"
+    if wanted.data:
+        source = replace(config.data, source=wanted.data, test_source=wanted.test_data)
+        config = replace(config, data=source)
     config = replace(config, training=replace(config.training, seed=wanted.seed))
-    run = wanted.runs / f"{Path(wanted.recipe).stem}-{wanted.seed}"
-    at = commit()
+    run = wanted.runs / f"{name}-{wanted.seed}"
+    at = commit(run)
     condvae.train(config, run, data_root=wanted.data_root, resume=True)
     found = condvae.evaluate(
         run,
@@ -76,28 +97,29 @@ def record(wanted: Record) -> dict[str, Any]:
     training = found["training"]
     line = {
         "date": datetime.date.today().isoformat(),
-        "recipe": Path(wanted.recipe).stem,
+        "recipe": name,
         "seed": wanted.seed,
         "training_seconds": round(training["seconds"], 1),
         "epochs": round(training["epochs"], 2),
         "parameters": training["parameters"],
-        "source": found["source"],
+        "source": Path(found["source"]).name,
         "split": found["split"],
         "images": found["images"],
-        "samples": found["samples"],
         "binarisation": found["binarisation"],
+        "samples": found["samples"],
         "elbo_nats": round(found["elbo_nats"], 3),
         "log_p_x_nats": round(found["marginal_log_likelihood_nats"], 3),
         "log_p_x_stderr": round(found["marginal_log_likelihood_nats_stderr"], 3),
-        "bits_per_dim": found["bits_per_dim"],
+        "bits_per_dim": found["bits_per_dim"] and round(found["bits_per_dim"], 4),
+        "train_minus_test_elbo_nats": round(found["train"]["elbo_gap_nats"], 3),
+        "kl_nats_by_group": [round(kl, 2) for kl in found["kl_nats_by_group"]],
         "device": training["device"],
         "precision": training["precision"],
         "evaluation_precision": found["precision"],
-        "train_minus_test_elbo_nats": round(found["train"]["elbo_gap_nats"], 3),
+        "evaluation_seconds": found["seconds"]["bounds"],
         "versions": training["versions"],
         "commit": at,
-        "command": f"python benchmarks/record.py {wanted.recipe} --seed {wanted.seed} "
-        f"--samples {wanted.samples} --precision {wanted.precision}",
+        "command": f"python benchmarks/record.py {shlex.join(sys.argv[1:])}",
     }
     wanted.log.parent.mkdir(parents=True, exist_ok=True)
     with wanted.log.open("a", encoding="utf-8") as file:

@@ -1,0 +1,54 @@
+"""Prints the log of records as a Markdown table: `python benchmarks/table.py`.
+
+Seeds of one recipe with equally many importance samples share a row: the mean over seeds, and in
+brackets the least and the largest.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+LOG = Path(__file__).parent / "records" / "records.jsonl"
+
+
+def spread(values: list[float], digits: int) -> str:
+    """The mean, and the extremes where there are several values."""
+    mean = f"{sum(values) / len(values):.{digits}f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def row(lines: list[dict[str, Any]]) -> str:
+    """One recipe's seeds."""
+    first = lines[0]
+    bits = [line["bits_per_dim"] for line in lines]
+    cells = [
+        f"`{first['recipe']}`",
+        f"{first['training_seconds'] / 60:.0f}",
+        spread([line["epochs"] for line in lines], 1),
+        f"{first['parameters'] / 1e6:.2f} M",
+        spread([-line["elbo_nats"] for line in lines], 2),
+        spread([-line["log_p_x_nats"] for line in lines], 2),
+        f"{first['samples']}",
+        spread(bits, 3) if bits[0] else "-",
+        ", ".join(str(line["seed"]) for line in lines),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Print the table."""
+    lines = [json.loads(line) for line in LOG.read_text("utf-8").splitlines()]
+    key = lambda line: (line["source"], line["training_seconds"] // 30, line["recipe"], -line["samples"])  # noqa: E731
+    print("| recipe | minutes | epochs | parameters | -ELBO | -log p(x) | S | bits/dim | seeds |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for _, group in groupby(sorted(lines, key=key), key=key):
+        print(row(list(group)))
+
+
+if __name__ == "__main__":
+    main()
