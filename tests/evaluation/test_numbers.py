@@ -34,6 +34,19 @@ def found_by(run: Run, samples: int = 3) -> tuple[Bounds, np.ndarray]:
     return bounds(run.model, run.model.likelihood.observe(x, generator), y, samples=samples), y.numpy()
 
 
+def test_a_model_that_no_label_reaches_reads_none(small_run: Path) -> None:
+    run = untrained("bernoulli", small_run)
+    config = ModelConfig(
+        network="mlp(widths=[8])", prior="standard-normal", label_reaches=(), likelihood="bernoulli"
+    )
+    blind = replace(run, model=build_model(config, (1, 8, 8), 10).eval().requires_grad_(False))
+    for who, reads in ((run, True), (blind, False)):
+        numbers = likelihood_numbers(who.model, *found_by(who))
+        assert ("generative_accuracy" in numbers) == reads
+        same = numbers["marginal_log_likelihood_nats"] == numbers["log_likelihood_nats"]
+        assert same != reads, "p(x|y) is p(x) where no label reaches"
+
+
 @pytest.mark.parametrize(
     ("likelihood", "proper", "bits"),
     [

@@ -41,8 +41,9 @@ def likelihood_numbers(
         numbers["bits_per_dim"] = bits_per_dim(numbers["marginal_log_likelihood_nats"], shape)
         numbers["bits_per_dim_given_label"] = bits_per_dim(numbers["log_likelihood_nats"], shape)
         numbers["bits_per_dim_elbo"] = bits_per_dim(numbers["elbo_nats"], shape)
-    likeliest = found.label_log_likelihood.argmax(1)
-    numbers["generative_accuracy"] = float((likeliest == labels).mean())
+    if model.uses_label:  # else all labels are equally likely, and only the own one was scored
+        likeliest = found.label_log_likelihood.argmax(1)
+        numbers["generative_accuracy"] = float((likeliest == labels).mean())
     return numbers
 
 
