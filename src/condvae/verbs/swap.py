@@ -220,6 +220,8 @@ def draw_samples(
     names = [run.class_names[label] for label in labels]
     source = Path(run.config.data.source).name
     caption = f"{source}: images that the model made up, a row a label"
+    if not run.model.uses_label:
+        caption += " (which doesn't reach it)"
     if temperature != 1:
         each = [temperature] if isinstance(temperature, float | int) else temperature
         caption += f"; temperature {' '.join(f'{t:g}' for t in each)}"
