@@ -31,7 +31,8 @@ from condvae.models.networks import ResidualBlock, ResidualBlocks, activation_na
 from condvae.models.protocol import Elbo, Images, Labels, Latents, Temperature, for_each_group
 from condvae.probability.divergences import kl_to_standard_normal
 from condvae.probability.likelihoods import LIKELIHOODS, ImageDistribution
-from condvae.probability.posteriors import Normal, bounded, normal_log_prob
+from condvae.probability.posteriors import normal_log_prob
+from condvae.probability.ranges import bounded, tamed
 
 Features = Float[Tensor, "batch c h w"]
 
@@ -94,13 +95,15 @@ class Group(nn.Module):
         """
         looked = self.look(self.activation(features))
         mean, log_scale = self.prior(looked).float().chunk(2, dim=1)
-        u, shift, spread = given, torch.zeros_like(given), torch.zeros_like(given)
-        if evidence is not None:
+        if evidence is None:
+            u = given
+            shift = spread = torch.zeros_like(given)
+        else:
             compared = (looked.unflatten(0, (-1, len(evidence))) + evidence).flatten(0, 1)
             shift, raw = self.posterior(self.activation(compared)).float().chunk(2, dim=1)
             spread = bounded(raw, -6.0, 2.0)
             u = shift + spread.exp() * given
-        z = mean + torch.exp(2 * torch.tanh(log_scale / 2)) * u
+        z = mean + torch.exp(tamed(log_scale, 2.0)) * u
         return self.block(features + self.join(z), condition), u, shift, spread
 
 
@@ -299,8 +302,9 @@ class Ladder(nn.Module):
         images, drawn = self.down(given, y.repeat(samples), self.up(observed, y))
         log_weights = images.log_prob(observed.repeat(samples, 1, 1, 1))
         for u, shift, spread in drawn:
-            posterior = Normal(shift.flatten(1), spread.flatten(1))
-            log_weights = log_weights + normal_log_prob(u.flatten(1)) - posterior.log_prob(u.flatten(1))
+            u = u.flatten(1)
+            log_ratio = normal_log_prob(u) - normal_log_prob(u, shift.flatten(1), spread.flatten(1))
+            log_weights = log_weights + log_ratio
         return log_weights.unflatten(0, (samples, -1))
 
     def encode(self, x: Images, y: Labels, sample: bool = False) -> Latents:

@@ -27,13 +27,18 @@ Temperature = float | Sequence[float]
 """Factor of the prior's noise: one for all groups of latents, or one a group, top group first."""
 
 
+def temperatures(temperature: Temperature) -> list[float]:
+    """The temperatures that are given, be it one or several."""
+    return [temperature] if isinstance(temperature, float | int) else list(temperature)
+
+
 def for_each_group(temperature: Temperature, groups: int) -> list[float]:
     """A temperature for every group.
 
     Raises:
         UserError: there are neither one nor as many as there are groups.
     """
-    each = [temperature] if isinstance(temperature, float | int) else list(temperature)
+    each = temperatures(temperature)
     if len(each) not in (1, groups):
         raise UserError(
             f"{len(each)} temperatures for {groups} groups of latents; give one, or one each"

@@ -24,7 +24,8 @@ from condvae.probability.images import (
     to_uint8,
     uncentred,
 )
-from condvae.probability.posteriors import HALF_LOG_2PI, bounded
+from condvae.probability.posteriors import HALF_LOG_2PI
+from condvae.probability.ranges import bounded
 from condvae.registry import check_choice
 
 # ---------------------------------------------------------------------------------------- Gaussian

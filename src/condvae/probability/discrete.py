@@ -17,7 +17,7 @@ from condvae.probability.images import (
     per_image,
     to_uint8,
 )
-from condvae.probability.posteriors import bounded
+from condvae.probability.ranges import bounded
 
 
 def draw_index(

@@ -28,7 +28,7 @@ from condvae.probability.images import (
     per_image,
     uncentred,
 )
-from condvae.probability.posteriors import bounded
+from condvae.probability.ranges import bounded
 from condvae.registry import check_choice
 
 ROOT_2 = math.sqrt(2)

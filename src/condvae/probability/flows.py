@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from condvae.errors import UserError
+from condvae.probability.ranges import tamed
 
 REACH = 2.0
 """Bound of a step's log scale."""
@@ -107,7 +108,7 @@ class Conditioner(nn.Module):
             for layer, more in zip(self.layers[1:], added[1:], strict=True):
                 out = layer(torch.tanh(out)) + more
         shift, raw = out.chunk(2, dim=-1)
-        return shift, REACH * torch.tanh(raw / REACH)
+        return shift, tamed(raw, REACH)
 
 
 # ----------------------------------------------------------------------------------------------- steps

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from condvae.errors import UserError
 from condvae.probability.divergences import full_kl_to_standard_normal, kl_to_standard_normal
 from condvae.probability.flows import Autoregressive, Coupling, Flow, alternating
+from condvae.probability.ranges import bounded, tamed
 from condvae.registry import Registry
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -35,15 +35,6 @@ def normal_log_prob(
     log_scale = torch.as_tensor(log_scale, dtype=z.dtype, device=z.device)
     standardised = (z - mean) * torch.exp(-log_scale)
     return (-0.5 * standardised.square() - log_scale - HALF_LOG_2PI).sum(-1)
-
-
-def bounded(raw: Float[Tensor, "*shape"], lowest: float, highest: float) -> Float[Tensor, "*shape"]:
-    """`raw`, kept smoothly between two bounds: the identity far from both of them.
-
-    A softplus from above and another from below, so that no step can push a log scale out of range,
-    while its gradient never dies at once, as it would with a hard clamp.
-    """
-    return lowest + F.softplus(highest - F.softplus(highest - raw) - lowest)
 
 
 class LatentDistribution(ABC):
@@ -248,7 +239,7 @@ class FullCovariance(Posterior):
         z = self.latents
         mean, raw, below = parameters.float().split([z, z, z * (z - 1) // 2], dim=-1)
         relative = torch.diag_embed(torch.ones_like(mean))
-        relative[..., self.rows, self.columns] = self.reach * torch.tanh(below / self.reach)
+        relative[..., self.rows, self.columns] = tamed(below, self.reach)
         return FullNormal(mean, bounded(raw, self.lowest, self.highest).exp()[..., None] * relative)
 
 

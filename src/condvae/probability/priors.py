@@ -31,7 +31,11 @@ from torch import Tensor, nn
 from condvae.errors import UserError
 from condvae.probability.flows import Autoregressive, Coupling, alternating
 from condvae.probability.posteriors import LatentDistribution, normal_log_prob
+from condvae.probability.ranges import tamed
 from condvae.registry import Registry
+
+REACH = 3.0
+"""Bound of learned log scales, of classes and of components."""
 
 
 class Prior(nn.Module, ABC):
@@ -177,14 +181,14 @@ class Mixture(Prior):
     def log_prob(
         self, v: Float[Tensor, "*batch z"], y: Int[Tensor, "*batch"]
     ) -> Float[Tensor, "*batch"]:
-        each = normal_log_prob(v[..., None, :], self.means, tamed(self.raw_scales))
+        each = normal_log_prob(v[..., None, :], self.means, tamed(self.raw_scales, REACH))
         return torch.logsumexp(self._log_weights(y) + each, -1)
 
     def draw(
         self, y: Int[Tensor, "batch"], temperature: float, generator: torch.Generator | None
     ) -> Float[Tensor, "batch z"]:
         chosen = torch.multinomial(self._log_weights(y).exp(), 1, generator=generator)[:, 0]
-        scale = temperature * tamed(self.raw_scales)[chosen].exp()
+        scale = temperature * tamed(self.raw_scales, REACH)[chosen].exp()
         return self.means[chosen] + scale * self.noise(y, generator)
 
     def place(self, v: Float[Tensor, "*batch z"], y: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch z"]:
@@ -203,12 +207,7 @@ def placed(
 ) -> Float[Tensor, "*batch z"]:
     """`v`, scaled and shifted."""
     mean, raw = location.chunk(2, dim=-1)
-    return mean + tamed(raw).exp() * v
-
-
-def tamed(raw: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """A log scale, kept smoothly within -3 and 3."""
-    return 3 * torch.tanh(raw / 3)
+    return mean + tamed(raw, REACH).exp() * v
 
 
 # --------------------------------------------------------------------------------------------- vamp

@@ -11,7 +11,7 @@ import numpy as np
 
 from condvae.errors import UserError
 from condvae.files import write_arrays, write_picture
-from condvae.models.protocol import Temperature
+from condvae.models.protocol import Temperature, temperatures
 from condvae.run import Run, load
 from condvae.verbs.swap import draw_samples
 
@@ -43,14 +43,14 @@ def sample(
     """
     if count < 1:
         raise UserError(f"--count {count}: must be at least 1")
-    each = [temperature] if isinstance(temperature, float | int) else list(temperature)
+    each = temperatures(temperature)
     if not all(0 <= number < math.inf for number in each):
         raise UserError(f"--temperature {' '.join(map(str, each))}: must be a number of 0 or more")
     loaded = run if isinstance(run, Run) else load(run, device)
     names = loaded.class_names
     chosen = list(range(len(names))) if not labels else [_label(x, names) for x in labels]
     folder = Path(out) if out else loaded.path / "figures"
-    picture, images = draw_samples(loaded, chosen, count, each[0] if len(each) == 1 else each, seed)
+    picture, images = draw_samples(loaded, chosen, count, temperature, seed)
     arrays = write_arrays(
         folder / "samples.npz",
         images=images.reshape(-1, *loaded.model.shape),

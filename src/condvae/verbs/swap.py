@@ -17,7 +17,7 @@ from condvae.evaluation.bounds import fixed_binarisation
 from condvae.evaluation.labels import partly_drawn, sampled, swapped
 from condvae.figures import label_grid, pairs, sample_grid
 from condvae.files import write_arrays, write_json, write_picture
-from condvae.models.protocol import Temperature
+from condvae.models.protocol import Temperature, temperatures
 from condvae.run import Run, load
 from condvae.verbs.sources import test_images
 
@@ -222,7 +222,7 @@ def draw_samples(
     caption = f"{source}: images that the model made up, a row a label"
     if not run.model.uses_label:
         caption += " (which doesn't reach it)"
-    if temperature != 1:
-        each = [temperature] if isinstance(temperature, float | int) else temperature
-        caption += f"; temperature {' '.join(f'{t:g}' for t in each)}"
+    each = temperatures(temperature)
+    if any(factor != 1 for factor in each):
+        caption += f"; temperature {' '.join(f'{factor:g}' for factor in each)}"
     return sample_grid(grid, names, "Samples", caption), grid
