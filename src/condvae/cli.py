@@ -79,6 +79,8 @@ class Evaluate:
     """Training images scored as well, to see over-fitting; 0 for none."""
     labels: bool = True
     """Judge swaps and samples, and probe the latents; --no-labels measures the likelihood alone."""
+    cas: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Train a classifier on samples and test it on real images (classification accuracy score)."""
     ais: int = 0
     """Test images scored by annealed importance sampling too, an independent check; 0 for none."""
     ais_steps: int = 1_000

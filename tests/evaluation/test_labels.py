@@ -12,8 +12,21 @@ import torch
 from condvae.data import LabelledImages, load
 from condvae.errors import UserError
 from condvae.evaluation import judge as judging
-from condvae.evaluation.judge import Judge, judge_for, shifted
-from condvae.evaluation.labels import drawn_latents, label_measures, probe_accuracy, sampled, swapped
+from condvae.evaluation.judge import (
+    KernelJudge,
+    Panel,
+    blurred,
+    degraded,
+    panel_for,
+    place_of,
+    predict,
+    shifted,
+    to_input,
+    to_uint8,
+)
+from condvae.evaluation.labels import counterfactual_numbers, judged, realism, returned
+from condvae.evaluation.outputs import Outputs, outputs_of, sampled, swapped
+from condvae.evaluation.probes import drawn_latents, probe_accuracy
 from condvae.run import load as load_run
 
 
@@ -45,24 +58,86 @@ class Deaf(Obedient):
         return super().decode(latents, latents[0][:, 0].long())
 
 
-class PixelJudge(Judge):
-    """Reads the label that `Obedient` writes."""
+class PixelJudge:
+    """Reads the label that `Obedient` writes; its features are pixels."""
 
-    def __init__(self) -> None: ...
+    def scores(self, images: torch.Tensor) -> torch.Tensor:
+        return -(images[:, 0, 0, :1].float() / 20 - torch.arange(5)).abs()
 
-    def predict(self, images: torch.Tensor) -> np.ndarray:
-        return (images[:, 0, 0, 0] // 20).numpy()  # type: ignore[no-any-return]
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1).float()
+
+
+class Contrary(PixelJudge):
+    """Reads the next label."""
+
+    def scores(self, images: torch.Tensor) -> torch.Tensor:
+        return super().scores(images).roll(1, 1)
+
+
+def outputs(model: Obedient) -> Outputs:
+    y = torch.arange(50) % 5
+    x = (20 * y)[:, None, None, None].expand(-1, 1, 4, 4).to(torch.uint8)
+    return outputs_of(model, x, x, y, (y + 2) % 5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("model", "swaps", "kept"), [(Obedient(), 1.0, 0.0), (Deaf(), 0.0, 1.0)])
 def test_measures_tell_a_model_that_listens_from_one_that_does_not(
     model: Obedient, swaps: float, kept: float
 ) -> None:
-    y = torch.arange(50) % 5
-    x = (20 * y)[:, None, None, None].expand(-1, 1, 4, 4).to(torch.uint8)
-    found = label_measures(model, PixelJudge(), x, x, y, (y + 2) % 5)  # type: ignore[arg-type]
-    assert found.judge_accuracy == found.reconstruction_accuracy == 1
-    assert (found.swap_accuracy, found.swap_kept_accuracy) == (swaps, kept)
+    panel = Panel({"pixels": PixelJudge()}, {}, PixelJudge())  # type: ignore[arg-type]
+    found = judged(panel, outputs(model))
+    assert found["judge_accuracy"] == found["reconstruction_accuracy"] == 1
+    assert (found["swap_accuracy"], found["swap_kept_accuracy"]) == (swaps, kept)
+    assert found["sample_accuracy"] == 1
+    numbers = counterfactual_numbers(panel, outputs(model))
+    assert numbers["counterfactual_shares"]["read"] == swaps
+    assert set(numbers["style"]) == {"slant", "thickness", "width", "height"}
+
+
+def test_the_worst_of_the_networks_counts() -> None:
+    panel = Panel(
+        {"pixels": PixelJudge(), "contrary": Contrary()},
+        {"other": PixelJudge()},
+        PixelJudge(),  # type: ignore[arg-type]
+    )
+    found = judged(panel, outputs(Obedient()))
+    assert found["judges"]["pixels"]["swaps"] == found["judges"]["other"]["swaps"] == 1
+    assert found["swap_accuracy"] == found["judge_accuracy"] == 0
+    assert counterfactual_numbers(panel, outputs(Obedient()))["counterfactual_score"] == 0
+
+
+def test_realism_finds_swaps_that_are_like_reconstructions_and_such_as_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 5, 400)
+    given = (labels + 1) % 5
+
+    def pictures(of: np.ndarray) -> torch.Tensor:
+        noise = generator.normal(0, 8, (len(of), 1, 8, 8))
+        return torch.tensor((40 * of[:, None, None, None] + 30 + noise).clip(0, 255).astype(np.uint8))
+
+    made = Outputs(
+        *(pictures(labels), pictures(labels), pictures(given), pictures(labels)), labels, given, labels
+    )
+    panel = Panel({}, {}, PixelJudge())  # type: ignore[arg-type]
+    alike = realism(panel, made)
+    other = realism(panel, replace(made, swaps=255 - made.swaps))
+    assert abs(alike["discriminator_auroc"] - 0.5) < 0.15 and other["discriminator_auroc"] > 0.65
+    assert abs(alike["swaps"]["kernel"]) < 0.01 * other["swaps"]["kernel"]
+    assert (
+        alike["swaps"]["frechet"] < 2 * alike["reconstructions"]["frechet"] < other["swaps"]["frechet"]
+    )
+
+
+def test_there_and_back_is_measured_against_the_reconstruction(small_run: Path) -> None:
+    model = load_run(small_run, "cpu").model
+    test = load("mnist-sample", split="test").subset(np.arange(0, 1000, 25))
+    x, y = torch.tensor(test.images), torch.tensor(test.labels)
+    made = outputs_of(model, x, x, y, (y + 1) % 10)
+    there = returned(model, made, y, (y + 1) % 10)
+    assert 0 < there["composition"] < there["scale"] and there["reversibility"] > 0
 
 
 def test_encoding_with_the_wrong_label_is_another_thing() -> None:
@@ -114,28 +189,74 @@ def test_shifting_moves_whole_images_and_mirrors_only_when_told() -> None:
     assert set(steps.tolist()) == {-1.0, 1.0}
 
 
+def test_degrading_leaves_a_quarter_alone_and_keeps_the_range() -> None:
+    images = 2 * torch.rand(40, 3, 16, 16) - 1
+    seen = degraded(images, torch.Generator().manual_seed(0))
+    same = (seen == images).flatten(1).all(1)
+    assert same.tolist() == [True] * 10 + [False] * 30
+    assert seen.shape == images.shape and seen.min() >= -1 and seen.max() <= 1
+    for few in (1, 2, 3):
+        assert degraded(images[:few], torch.Generator().manual_seed(0)).shape == images[:few].shape
+
+
+def test_blur_keeps_the_mean_and_spreads_a_point() -> None:
+    point = torch.zeros(1, 1, 15, 15)
+    point[..., 7, 7] = 1
+    soft = blurred(point, 1.5)
+    place = torch.arange(15.0) - 7
+    assert soft.sum().item() == pytest.approx(1, abs=1e-5)
+    assert (soft[0, 0].sum(0) * place.square()).sum().item() == pytest.approx(1.5**2, rel=0.1)
+
+
+def test_pixels_go_to_a_network_and_back() -> None:
+    images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    assert torch.equal(to_uint8(to_input(images)), images)
+
+
+def test_places_count_the_classes_that_score_higher() -> None:
+    images = torch.tensor([0, 20, 40], dtype=torch.uint8)[:, None, None, None]
+    assert place_of(PixelJudge(), images, np.array([0, 2, 0])).tolist() == [0, 1, 3]
+
+
+# ---------------------------------------------------------------------------------------- the judges
+
+
+@pytest.fixture
+def quick_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(judging.SIZES, 1, (4, 256))
+    monkeypatch.setattr(judging, "LANDMARKS", 50)
+
+
 def test_a_judge_is_never_trained_on_test_images() -> None:
     test = load("mnist-sample", split="test")
     with pytest.raises(UserError, match="never trained on test images"):
-        judge_for(test, torch.device("cpu"))
+        panel_for(test, torch.device("cpu"))
 
 
-def test_a_judge_comes_from_the_cache_the_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(judging.SIZES, 1, (4, 256))
+@pytest.mark.usefixtures("quick_judges")
+def test_judges_come_from_the_cache_the_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
     data = load("mnist-sample").subset(np.arange(0, 4000, 20))
-    first = judge_for(data, torch.device("cpu"))
-    monkeypatch.setattr(judging, "train_judge", lambda *_: pytest.fail("trained again"))
-    again = judge_for(data, torch.device("cpu"))
+    shares: list[float] = []
+    first = panel_for(data, torch.device("cpu"), shares.append)
+    assert shares == sorted(shares) and shares[-1] == 1
+    monkeypatch.setattr(judging, "train_classifier", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(KernelJudge, "fit", lambda *_: pytest.fail("fitted again"))
+    again = panel_for(data, torch.device("cpu"))
     x = torch.tensor(data.images)
-    assert torch.equal(first.probabilities(x), again.probabilities(x))
+    for name, judge in first.judges.items():
+        assert torch.equal(judge.scores(x), again.judges[name].scores(x)), name
+    assert torch.equal(first.reader.features(x), again.reader.features(x))
     other = replace(data, labels=(data.labels + 1) % 10, fingerprint="")
     assert isinstance(other, LabelledImages)
     with pytest.raises(BaseException, match="trained again"):
-        judge_for(other, torch.device("cpu"))
+        panel_for(other, torch.device("cpu"))
 
 
-@pytest.mark.slow
-def test_the_judge_reads_real_digits() -> None:
-    judge = judge_for(load("mnist-sample"), torch.device("cpu"))
-    test = load("mnist-sample", split="test")
-    assert (judge.predict(torch.tensor(test.images)) == test.labels).mean() > 0.97
+@pytest.mark.usefixtures("quick_judges")
+def test_the_kernel_judge_solves_its_equations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging, "LANDMARKS", 300)
+    data = load("mnist-sample").subset(np.arange(0, 3900, 13))
+    judge = KernelJudge.fit(data, strength=1e-9)
+    assert (predict(judge, torch.tensor(data.images)) == data.labels).mean() > 0.98
+    test = load("mnist-sample", split="test").subset(np.arange(0, 1000, 2))
+    assert (predict(judge, torch.tensor(test.images)) == test.labels).mean() > 0.8

@@ -1,11 +1,19 @@
-"""The judge: a classifier that no VAE's training has seen, trained on real training images alone."""
+"""The judges: classifiers that no VAE's training has seen, trained on real training images alone.
+
+Three of them, so that what fools one doesn't fool all: two networks of different architecture, and a
+kernel classifier on oriented gradients, which is no network. The networks see blurred, coarsened and
+noisy images in their training, so that they read a blurred reconstruction fairly and look for more than
+fine texture. A fourth network judges nothing: its features are what realism is measured in.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,54 +26,159 @@ from condvae.data.batches import Batches
 from condvae.data.dataset import LabelledImages
 from condvae.data.download import cache_folder
 from condvae.errors import UserError
+from condvae.evaluation.descriptors import oriented_gradients
 from condvae.files import read_tensors, write_tensors
-from condvae.models.classifier import Classifier
+from condvae.models.classifier import CLASSIFIERS, Classifier
 
-VERSION = 2
+Images = UInt8[Tensor, "n c h w"]
+Progress = Callable[[float], None]
+
+VERSION = 3
 BATCH = 128
-SIZES = {1: (16, 240_000), 3: (32, 600_000)}
-"""Width of a judge and images in its training, by channels: colour photographs need far more than grey
+SIZES = {1: (16, 240_000), 3: (32, 800_000)}
+"""Width of a network and images in its training, by channels: colour photographs need far more than grey
 drawings."""
 EPOCHS = 30
-"""A judge of few images ends after this many passes over them."""
+"""A network of few images ends after this many passes over them."""
+LANDMARKS = 2_000
+"""Training images that the kernel classifier compares with."""
+NETWORKS = {"residual": 1, "plain": 2}
+"""The networks that judge, and their seeds."""
+READER = ("mixer", 3)
+"""The network whose features realism is measured in, and its seed."""
+
+
+class Judge(Protocol):
+    """Who says what is in an image."""
+
+    def scores(self, images: Images) -> Float[Tensor, "n classes"]:
+        """The higher a class's, the likelier it is."""
+        ...
+
+
+def predict(judge: Judge, images: Images) -> NDArray[np.int64]:
+    """The likeliest class of each image."""
+    return judge.scores(images).argmax(1).cpu().numpy()
+
+
+def place_of(judge: Judge, images: Images, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many classes score above the given one: 0 if it is the likeliest."""
+    scores = judge.scores(images)
+    own = scores.gather(1, torch.as_tensor(labels, device=scores.device)[:, None])
+    return (scores > own).sum(1).cpu().numpy()
 
 
 @dataclass(frozen=True)
-class Judge:
-    """A trained classifier.
-
-    Arguments:
-        classifier: in evaluation mode.
-        key: of the data and the training it comes from.
-    """
+class NeuralJudge:
+    """A trained network, in evaluation mode."""
 
     classifier: Classifier
-    key: str
 
     @torch.no_grad()
-    def probabilities(
-        self, images: UInt8[Tensor, "n c h w"], batch_size: int = 1000
-    ) -> Float[Tensor, "n classes"]:
-        """Class probabilities of uint8 images."""
-        parts = [self.classifier(to_input(part)) for part in images.split(batch_size)]
-        return torch.cat(parts).softmax(1)
+    def scores(self, images: Images) -> Float[Tensor, "n classes"]:
+        """Logits."""
+        return torch.cat([self.classifier(to_input(part)) for part in images.split(1000)]).float()
 
-    def predict(self, images: UInt8[Tensor, "n c h w"]) -> NDArray[np.int64]:
-        """The likeliest class of each image."""
-        return self.probabilities(images).argmax(1).cpu().numpy()
-
-
-def to_input(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """Pixels as the judge sees them: -1 to 1."""
-    return images.float() / 127.5 - 1
+    @torch.no_grad()
+    def features(self, images: Images) -> Float[Tensor, "n f"]:
+        """What its last layer decides by."""
+        parts = [self.classifier.features(to_input(part)) for part in images.split(1000)]
+        return torch.cat(parts).float()
 
 
-def judge_for(
-    train: LabelledImages,
-    device: torch.device,
-    progress: Callable[[float], None] = lambda share: None,
-) -> Judge:
-    """The judge of a data set, from the cache or trained now.
+@dataclass(frozen=True)
+class KernelJudge:
+    """Kernel least squares on oriented gradients, through landmarks.
+
+    With `k` the Gaussian kernel, `m` landmarks, and one-hot labels Y, the scores of an image are
+    `k(image, landmarks) a`, where `a` minimises `|K_nm a - Y|^2 + n l tr(a' K_mm a)` (Smola and
+    Schölkopf 2000; Rudi et al. 2015).
+
+    Arguments:
+        landmarks: their gradients.
+        weights: `a`.
+        inverse_width: of the kernel `exp(-|x - y|^2 * inverse_width)`.
+    """
+
+    landmarks: Float[Tensor, "m f"]
+    weights: Float[Tensor, "m classes"]
+    inverse_width: float
+
+    @classmethod
+    def fit(
+        cls, train: LabelledImages, progress: Progress = lambda share: None, strength: float = 1e-7
+    ) -> KernelJudge:
+        """Fit to training images as they are, and to the same ones degraded."""
+        generator = torch.Generator().manual_seed(4)
+        order = torch.randperm(len(train), generator=generator)
+        images = torch.from_numpy(np.ascontiguousarray(train.images[order[:LANDMARKS].numpy()]))
+        landmarks = oriented_gradients(images)
+        spread = torch.cdist(landmarks, landmarks).square().mean()
+        width = float(1 / spread.clamp(min=1e-6))
+        own = kernel(landmarks, landmarks, width).double()
+        gram = torch.zeros_like(own)
+        target = own.new_zeros(len(landmarks), train.classes)
+        seen = 0
+        for start in range(0, len(train), 1000):
+            part = slice(start, start + 1000)
+            labels = F.one_hot(torch.from_numpy(train.labels[part]), train.classes).double()
+            clean = torch.from_numpy(np.ascontiguousarray(train.images[part]))
+            for images in (clean, to_uint8(degraded(to_input(clean), generator))):
+                similar = kernel(oriented_gradients(images), landmarks, width).double()
+                gram += similar.T @ similar
+                target += similar.T @ (2 * labels - 1)
+                seen += len(images)
+            progress(seen / (2 * len(train)))
+        jitter = 1e-6 * torch.eye(len(own), dtype=own.dtype)
+        weights = torch.linalg.solve(gram + seen * strength * own + jitter, target)
+        return cls(landmarks, weights.float().contiguous(), width)
+
+    @torch.no_grad()
+    def scores(self, images: Images) -> Float[Tensor, "n classes"]:
+        """The least-squares fit of 1 for the image's class and -1 for all others."""
+        parts = []
+        for part in images.split(1000):
+            similar = kernel(
+                oriented_gradients(part).to(self.landmarks), self.landmarks, self.inverse_width
+            )
+            parts.append(similar @ self.weights)
+        return torch.cat(parts)
+
+
+def kernel(
+    a: Float[Tensor, "n f"], b: Float[Tensor, "m f"], inverse_width: float
+) -> Float[Tensor, "n m"]:
+    """The Gaussian kernel between all rows."""
+    return torch.exp(-inverse_width * torch.cdist(a, b).square())
+
+
+@dataclass(frozen=True)
+class Panel:
+    """All judges, and the network whose features realism is measured in.
+
+    Arguments:
+        networks: judges that are neural, by name.
+        others: judges that aren't.
+        reader: no judge.
+    """
+
+    networks: Mapping[str, Judge]
+    others: Mapping[str, Judge]
+    reader: NeuralJudge
+
+    @property
+    def judges(self) -> dict[str, Judge]:
+        """All judges, by name."""
+        return {**self.networks, **self.others}
+
+
+# ------------------------------------------------------------------------------------------- training
+
+
+def panel_for(
+    train: LabelledImages, device: torch.device, progress: Progress = lambda share: None
+) -> Panel:
+    """The judges of a data set, from the cache or trained now.
 
     Arguments:
         train: the training split; validation images may be in it, test images never.
@@ -77,47 +190,85 @@ def judge_for(
     if train.split == "test":
         raise UserError(f"{train.name}: a judge is never trained on test images")
     train = train.labelled()
+    seats = [*NETWORKS.items(), READER]
+
+    def part(index: int) -> Progress:
+        return lambda share: progress((index + share) / (len(seats) + 1))
+
+    networks = {
+        name: _network(name, seed, train, device, part(index))
+        for index, (name, seed) in enumerate(seats)
+    }
+    reader = networks.pop(READER[0])
+    return Panel(networks, {"gradients": _kernel_judge(train, device, part(len(seats)))}, reader)
+
+
+def _network(
+    name: str, seed: int, train: LabelledImages, device: torch.device, progress: Progress
+) -> NeuralJudge:
     width, most = SIZES[train.shape[0]]
     images_seen = min(most, EPOCHS * len(train))
-    key = f"{train.fingerprint[:24]}-{VERSION}-{width}-{images_seen}"
-    path = cache_folder() / "judges" / f"{key}.safetensors"
-    classifier = Classifier(train.shape, train.classes, width)
+    path = _cached(train, f"{name}-{width}-{images_seen}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2026 + seed)
+        classifier = CLASSIFIERS.build(name, shape=train.shape, classes=train.classes, width=width)
+        try:
+            classifier.load_state_dict(read_tensors(path, "")[0])
+        except (UserError, RuntimeError):
+            train_classifier(classifier, train, device, images_seen, seed=seed, progress=progress)
+            with suppress(UserError):  # a cache that can't be written costs time and nothing else
+                write_tensors(path, classifier.state_dict(), {"source": train.name})
+    return NeuralJudge(classifier.eval().requires_grad_(False).to(device))
+
+
+def _kernel_judge(train: LabelledImages, device: torch.device, progress: Progress) -> KernelJudge:
+    path = _cached(train, f"gradients-{LANDMARKS}")
     try:
-        weights, _ = read_tensors(path, "")
-        classifier.load_state_dict(weights)
-    except (UserError, RuntimeError):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(20_26)
-            classifier = Classifier(train.shape, train.classes, width)
-            train_judge(classifier, train, device, images_seen, progress)
-        with suppress(UserError):  # a cache that can't be written costs time and nothing else
-            write_tensors(path, classifier.state_dict(), {"source": train.name})
-    return Judge(classifier.eval().requires_grad_(False).to(device), key)
+        kept, about = read_tensors(path, "")
+        judge = KernelJudge(kept["landmarks"], kept["weights"], float(about["inverse_width"]))
+    except (UserError, KeyError, TypeError, ValueError):
+        judge = KernelJudge.fit(train, progress)
+        with suppress(UserError):
+            kept = {"landmarks": judge.landmarks, "weights": judge.weights}
+            write_tensors(path, kept, {"source": train.name, "inverse_width": judge.inverse_width})
+    return KernelJudge(judge.landmarks.to(device), judge.weights.to(device), judge.inverse_width)
 
 
-def train_judge(
+def _cached(train: LabelledImages, name: str) -> Path:
+    return cache_folder() / "judges" / f"{train.fingerprint[:24]}-{VERSION}-{name}.safetensors"
+
+
+def train_classifier(
     classifier: Classifier,
     train: LabelledImages,
     device: torch.device,
     images_seen: int,
-    progress: Callable[[float], None],
+    *,
+    seed: int,
+    degrade: bool = True,
+    progress: Progress = lambda share: None,
 ) -> None:
     """Train by label-smoothed cross-entropy on shifted (and, in colour, mirrored) images.
 
     The learning rate rises and falls once (Smith and Topin 2018).
+
+    Arguments:
+        images_seen: length of the training.
+        degrade: show most images blurred, coarsened or with noise.
     """
     classifier.train().to(device)
-    batches = Batches(train, BATCH, device, seed=1)
+    batches = Batches(train, BATCH, device, seed=seed)
     steps = max(100, images_seen // batches.batch_size)
     optimiser = torch.optim.SGD(
         classifier.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.3, total_steps=steps, pct_start=0.2)
-    generator = torch.Generator().manual_seed(2)
+    generator = torch.Generator().manual_seed(seed)
     step = 0
     for epoch in range(math.ceil(steps / batches.steps_per_epoch)):
         for images, labels in batches.epoch(epoch):
             seen = shifted(to_input(images), generator, mirror=images.shape[1] == 3)
+            seen = degraded(seen, generator) if degrade else seen
             loss = F.cross_entropy(classifier(seen), labels, label_smoothing=0.1)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -128,6 +279,19 @@ def train_judge(
                 progress(step / steps)
             if step == steps:
                 return
+
+
+# ------------------------------------------------------------------------------- what a network sees
+
+
+def to_input(images: Images) -> Float[Tensor, "n c h w"]:
+    """Pixels as networks see them: -1 to 1."""
+    return images.float() / 127.5 - 1
+
+
+def to_uint8(x: Float[Tensor, "n c h w"]) -> Images:
+    """The other way."""
+    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def shifted(
@@ -147,3 +311,46 @@ def shifted(
     index = torch.arange(number, device=images.device)[:, None, None]
     moved = padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]]
     return moved.permute(0, 3, 1, 2)
+
+
+def degraded(images: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
+    """Images of which a part are as they were, a part blurred, a part coarsened and a part noisy.
+
+    In the order of the batch, which is random in training: a quarter each. How strongly is drawn anew
+    for each part; half of the blurred ones get noise as well.
+    """
+    parts = list(images.chunk(4))
+    side = min(images.shape[2:])
+    strengths = torch.rand(4, generator=generator).tolist()
+    if len(parts) > 1:
+        parts[1] = blurred(parts[1], sigma=(0.3 + 1.5 * strengths[0]) * side / 32)
+    if len(parts) > 2:
+        coarse = max(2, round(side / (1.5 + 2.5 * strengths[1])))
+        parts[2] = F.interpolate(
+            F.adaptive_avg_pool2d(parts[2], coarse), images.shape[2:], mode="bilinear"
+        )
+    if len(parts) > 3:
+        parts[3] = with_noise(parts[3], 0.05 + 0.35 * strengths[2], generator)
+        half = len(parts[1]) // 2
+        noisy = with_noise(parts[1][:half], 0.05 + 0.2 * strengths[3], generator)
+        parts[1] = torch.cat([noisy, parts[1][half:]])
+    return torch.cat(parts)
+
+
+def blurred(images: Float[Tensor, "n c h w"], sigma: float) -> Float[Tensor, "n c h w"]:
+    """Convolution with a Gaussian of that many pixels, edges repeated."""
+    reach = max(1, math.ceil(2.5 * sigma))
+    offsets = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
+    window = torch.exp(-0.5 * (offsets / sigma).square())
+    window = (window / window.sum()).expand(images.shape[1], 1, 1, -1)
+    padded = F.pad(images, (reach, reach, reach, reach), mode="replicate")
+    across = F.conv2d(padded, window, groups=images.shape[1])
+    return F.conv2d(across, window.mT, groups=images.shape[1])
+
+
+def with_noise(
+    images: Float[Tensor, "n c h w"], scale: float, generator: torch.Generator
+) -> Float[Tensor, "n c h w"]:
+    """Gaussian noise added, and the result kept within -1 to 1."""
+    noise = torch.randn(images.shape, generator=generator).to(images)
+    return (images + scale * noise).clamp(-1, 1)

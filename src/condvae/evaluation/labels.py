@@ -1,180 +1,188 @@
-"""Does the model listen to its label? Swaps, samples and probes, measured by an independent judge."""
+"""Does the model listen to its label? Swaps and samples, as independent judges see them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from numpy.typing import NDArray
 from torch import Tensor
 
-from condvae.evaluation.judge import Judge
-from condvae.models.protocol import ConditionalModel, Images, Labels, Temperature
+from condvae.data.dataset import LabelledImages
+from condvae.evaluation.bounds import fixed_binarisation
+from condvae.evaluation.counterfactual import another_of_class, counterfactuals, style_kept
+from condvae.evaluation.judge import (
+    EPOCHS,
+    SIZES,
+    NeuralJudge,
+    Panel,
+    Progress,
+    predict,
+    train_classifier,
+)
+from condvae.evaluation.outputs import Outputs, sampled, swapped
+from condvae.evaluation.realism import auroc, frechet_distance, kernel_distance
+from condvae.models.classifier import CLASSIFIERS
+from condvae.models.protocol import ConditionalModel, Images, Labels
 
 
-def swapped(
-    model: ConditionalModel,
-    x: Images,
-    y: Labels,
-    given: Labels,
-    encode_with: str = "true",
-    batch_size: int = 500,
-) -> Images:
-    """What the model makes of images under given labels: `decode(encode(x, .), given)`.
+def judged(panel: Panel, outputs: Outputs) -> dict[str, Any]:
+    """What every judge reads, as shares of images; chance is 1/K.
 
-    Arguments:
-        x: images; binarise them before (`fixed_binarisation`), for the same result every time.
-        y: their true labels.
-        given: the labels to decode with.
-        encode_with: "true" encodes with the true label, so that the latents carry the style alone;
-            "wrong" encodes with the given one too, as the notebooks did.
+    `judges` has for each of them the share of `real` images and `reconstructions` that it reads as their
+    true label, of `swaps` and `samples` that it reads as the given one, and of swaps that it reads as
+    the true one (`swaps_kept`). The five numbers beside it are the worst that a network says: the lowest
+    share, and of kept labels the highest.
     """
-    source = y if encode_with == "true" else given
-    parts = []
-    with torch.no_grad():
-        for start in range(0, len(y), batch_size):
-            part = slice(start, start + batch_size)
-            latents = model.encode(x[part], source[part])
-            parts.append(model.decode(latents, given[part]).mean_image())
-    return torch.cat(parts)
+    rows = {
+        "real": (outputs.real, outputs.labels),
+        "reconstructions": (outputs.reconstructions, outputs.labels),
+        "swaps": (outputs.swaps, outputs.given),
+        "samples": (outputs.samples, outputs.drawn),
+    }
+    judges: dict[str, dict[str, float]] = {}
+    for name, judge in panel.judges.items():
+        said = {row: predict(judge, images) for row, (images, _) in rows.items()}
+        judges[name] = {row: float((said[row] == labels).mean()) for row, (_, labels) in rows.items()}
+        judges[name]["swaps_kept"] = float((said["swaps"] == outputs.labels).mean())
+
+    def worst(row: str, of: Callable[[list[float]], float] = min) -> float:
+        return of([judges[name][row] for name in panel.networks])
+
+    return {
+        "judges": judges,
+        "judge_accuracy": worst("real"),
+        "reconstruction_accuracy": worst("reconstructions"),
+        "swap_accuracy": worst("swaps"),
+        "swap_kept_accuracy": worst("swaps_kept", max),
+        "sample_accuracy": worst("samples"),
+    }
 
 
-def sampled(
-    model: ConditionalModel,
-    y: Labels,
-    temperature: Temperature = 1.0,
-    seed: int = 0,
-    batch_size: int = 500,
-) -> Images:
-    """Images drawn from the prior under given labels."""
-    generator = torch.Generator(y.device).manual_seed(seed)
-    with torch.no_grad():
-        parts = [model.sample(part, temperature, generator) for part in y.split(batch_size)]
-    return torch.cat(parts)
+def realism(panel: Panel, outputs: Outputs, seed: int = 0) -> dict[str, Any]:
+    """Are swaps as plausible as reconstructions? Both beside held-out reconstructions, in the features
+    of a network that is no judge.
 
-
-def partly_drawn(
-    model: ConditionalModel,
-    x: Images,
-    y: Labels,
-    keep: Sequence[int],
-    temperature: Temperature = 1.0,
-    seed: int = 0,
-) -> UInt8[Tensor, "n k c h w"]:
-    """What is left of images when only some groups of their latents are kept, top groups first.
-
-    The other groups are drawn from their priors, given those above them: one draw an image, the same
-    for every number of groups kept. Keeping none samples; keeping all reconstructs.
-
-    Arguments:
-        keep: numbers of groups.
+    The images are parted at random. From swaps of the second part, and from reconstructions of the
+    second part, to reconstructions of the first: `frechet` distance of all together, and the `kernel`
+    distance between those of one class, the mean over classes. `discriminator_auroc` is that of a fresh
+    network which has learned on the first part to tell swaps from reconstructions, on the second: 0.5
+    if it can't. `samples` against real images are in the same features, beside `real`, one part of the
+    real images against the other.
     """
-    generator = torch.Generator(y.device).manual_seed(seed)
-    with torch.no_grad():
-        own = model.encode(x, y)
-        drawn = model.draw(y, temperature, generator)
-        mixed = [model.decode((*own[:number], *drawn[number:]), y).mean_image() for number in keep]
-    return torch.stack(mixed, 1)
+    generator = np.random.default_rng(seed)
+    order = torch.from_numpy(generator.permutation(len(outputs.labels)))
+    first, second = order.tensor_split(2)
+    read = panel.reader.features
+    made, swaps = read(outputs.reconstructions), read(outputs.swaps)
+    real, samples = read(outputs.real), read(outputs.samples)
+    labels, given, drawn = map(torch.from_numpy, (outputs.labels, outputs.given, outputs.drawn))
+
+    def distances(a: Tensor, of_a: Tensor, b: Tensor, of_b: Tensor) -> dict[str, float]:
+        sides = [(a[of_a == label], b[of_b == label]) for label in of_b.unique()]
+        each = [kernel_distance(*side) for side in sides if min(map(len, side)) > 1]
+        return {"frechet": frechet_distance(a, b), "kernel": float(np.mean(each)) if each else math.nan}
+
+    return {
+        "swaps": distances(swaps[second], given[second], made[first], labels[first]),
+        "reconstructions": distances(made[second], labels[second], made[first], labels[first]),
+        "samples": distances(samples[second], drawn[second], real[first], labels[first]),
+        "real": distances(real[second], labels[second], real[first], labels[first]),
+        "discriminator_auroc": _discriminated(outputs, first, second, seed),
+    }
 
 
-@dataclass(frozen=True)
-class LabelMeasures:
-    """Shares of images, 0 to 1.
-
-    Arguments:
-        judge_accuracy: real images that the judge reads as their label.
-        reconstruction_accuracy: reconstructions read as the true label: the ceiling of the next.
-        swap_accuracy: label-swapped images read as the given, wrong label; chance is 1/K.
-        swap_kept_accuracy: label-swapped images still read as the true label.
-        sample_accuracy: samples read as the label they were drawn for.
-    """
-
-    judge_accuracy: float
-    reconstruction_accuracy: float
-    swap_accuracy: float
-    swap_kept_accuracy: float
-    sample_accuracy: float
-
-
-def label_measures(
-    model: ConditionalModel,
-    judge: Judge,
-    real: Images,
-    observed: Images,
-    y: Labels,
-    given: Labels,
-    seed: int = 0,
-) -> LabelMeasures:
-    """Measure how far outputs follow their label.
-
-    Arguments:
-        real: test images as they are, for the judge.
-        observed: the same as the model sees them.
-        y, given: true labels, and wrong ones.
-        seed: of the samples, one for every test image, each class as often as the others.
-    """
-    wanted = torch.arange(len(y), device=y.device) % model.classes
-
-    def agreement(images: Images, labels: Labels) -> float:
-        return float((judge.predict(images) == labels.cpu().numpy()).mean())
-
-    swaps = swapped(model, observed, y, given)
-    return LabelMeasures(
-        judge_accuracy=agreement(real, y),
-        reconstruction_accuracy=agreement(swapped(model, observed, y, y), y),
-        swap_accuracy=agreement(swaps, given),
-        swap_kept_accuracy=agreement(swaps, y),
-        sample_accuracy=agreement(sampled(model, wanted, seed=seed), wanted),
-    )
-
-
-def drawn_latents(
-    model: ConditionalModel, x: Images, y: Labels, seed: int = 0, batch_size: int = 500
-) -> Float[Tensor, "n z"]:
-    """A draw from the posterior of every image, all groups flattened.
-
-    A draw and not the mean: the mean of a dimension that carries nothing may still tell the label to
-    a probe that rescales its inputs, while the decoder, which sees draws, can't tell it from noise.
-    """
-    parts = []
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+def _discriminated(outputs: Outputs, first: Tensor, second: Tensor, seed: int) -> float:
+    """How well a network that learned on the first part tells the second part's swaps."""
+    sides = (outputs.reconstructions, outputs.swaps)
+    images = torch.cat([side[first] for side in sides]).cpu().numpy()
+    which = np.repeat(np.arange(2), len(first))
+    data = LabelledImages(images, which, ("reconstruction", "swap"), "swaps", "train")
+    width, _ = SIZES[images.shape[1]]
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for start in range(0, len(y), batch_size):
-            part = slice(start, start + batch_size)
-            groups = model.encode(x[part], y[part], sample=True)
-            parts.append(torch.cat([group.flatten(1) for group in groups], 1))
-    return torch.cat(parts).float().cpu()
+        network = CLASSIFIERS.build("residual", shape=data.shape, classes=2, width=width)
+        device = outputs.real.device
+        train_classifier(network, data, device, 10 * len(data), seed=seed, degrade=False)
+    judge = NeuralJudge(network.eval())
+    told = [judge.scores(side[second]).diff(dim=1)[:, 0] for side in sides]
+    return auroc(told[0].cpu(), told[1].cpu())
 
 
-def probe_accuracy(
-    train: tuple[NDArray[np.float32], NDArray[np.int64]],
-    test: tuple[NDArray[np.float32], NDArray[np.int64]],
-    kind: str = "linear",
+def returned(
+    model: ConditionalModel, outputs: Outputs, y: Labels, given: Labels, seed: int = 0
+) -> dict[str, float]:
+    """Mean absolute differences of pixels, as shares of their range (Monteiro et al. 2023).
+
+    `composition`: what is left of a reconstruction that is reconstructed again, against the first.
+    `reversibility`: a swap swapped back to the true label, against the reconstruction. `scale`: one
+    reconstruction against that of another image.
+    """
+
+    def off(images: Images) -> float:
+        return float((images.float() - outputs.reconstructions.float()).abs().mean() / 255)
+
+    made, swaps = (
+        fixed_binarisation(model, images, seed) for images in (outputs.reconstructions, outputs.swaps)
+    )
+    return {
+        "composition": off(swapped(model, made, y, y)),
+        "reversibility": off(swapped(model, swaps, given, y)),
+        "scale": off(outputs.reconstructions.roll(1, 0)),
+    }
+
+
+def counterfactual_numbers(panel: Panel, outputs: Outputs, seed: int = 0) -> dict[str, Any]:
+    """`counterfactual_score`, what it is made of, and how much of the style is kept.
+
+    `style` has for each attribute its correlation with the input's, of swaps, beside that of
+    reconstructions (the ceiling) and of a random image of the given class (the floor).
+    """
+    found = counterfactuals(
+        panel,
+        outputs.real,
+        outputs.swaps,
+        outputs.given,
+        outputs.reconstructions,
+        outputs.labels,
+    )
+    random = another_of_class(outputs.labels, outputs.given, np.random.default_rng(seed))
+    others = {
+        "swaps": outputs.swaps,
+        "reconstructions": outputs.reconstructions,
+        "random_image": outputs.real[torch.from_numpy(random)],
+    }
+    return {
+        "counterfactual_score": found.score,
+        "counterfactual_shares": found.shares,
+        "style": style_kept(outputs.real, others),
+    }
+
+
+def classification_accuracy_score(
+    model: ConditionalModel,
+    test: tuple[Images, Labels],
+    images: int,
+    seed: int = 0,
+    progress: Progress = lambda share: None,
 ) -> float:
-    """Accuracy on test latents of a probe from z to y, trained on training latents; chance is 1/K.
+    """Accuracy on real test images of a network that has seen generated ones alone (Ravuri and Vinyals
+    2019).
 
     Arguments:
-        kind: "linear" (multinomial logistic regression) or "mlp" (one hidden layer of 128).
+        images: how many are generated, each class as often as the others.
+        progress: told the share of the network's training that is done.
     """
-    import warnings
-
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.neural_network import MLPClassifier
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    # Stopping early sets a tenth of the images aside, which needs a few of every class.
-    stop_early = bool(np.unique(train[1], return_counts=True)[1].min() >= 20)
-    head = (
-        LogisticRegression(max_iter=200)
-        if kind == "linear"
-        else MLPClassifier((128,), early_stopping=stop_early, max_iter=30, random_state=0)
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        probe = make_pipeline(StandardScaler(), head).fit(*train)
-    return float(probe.score(*test))
+    y = torch.arange(images, device=test[1].device) % model.classes
+    made = sampled(model, y, seed=seed).cpu().numpy()
+    names = tuple(map(str, range(model.classes)))
+    data = LabelledImages(made, y.cpu().numpy(), names, "samples", "train")
+    width, most = SIZES[model.shape[0]]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = CLASSIFIERS.build("residual", shape=model.shape, classes=model.classes, width=width)
+        seen = min(most, EPOCHS * images)
+        train_classifier(network, data, test[1].device, seen, seed=seed, progress=progress)
+    return float((predict(NeuralJudge(network.eval()), test[0]) == test[1].cpu().numpy()).mean())

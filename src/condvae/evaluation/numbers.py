@@ -44,6 +44,8 @@ def likelihood_numbers(
     if model.uses_label:  # else all labels are equally likely, and only the own one was scored
         likeliest = found.label_log_likelihood.argmax(1)
         numbers["generative_accuracy"] = float((likeliest == labels).mean())
+        posterior = softmax(found.label_log_likelihood)
+        numbers["generative_calibration_error"] = calibration_error(posterior, labels)
     return numbers
 
 
@@ -77,6 +79,30 @@ def train_numbers(model: ConditionalModel, found: Bounds, test: Bounds) -> dict[
         as_many = test.curve[:, curve_sizes(test.samples).index(found.samples)]
         numbers |= gap("log_likelihood", found.log_likelihood, as_many)
     return numbers
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities in proportion to `exp(logits)`, a row each; -inf is a probability of 0."""
+    raised = np.exp(logits - logits.max(1, keepdims=True))
+    return raised / raised.sum(1, keepdims=True)
+
+
+def calibration_error(
+    probabilities: NDArray[np.float64], labels: NDArray[np.int64], bins: int = 15
+) -> float:
+    """Expected calibration error: how far confidence is from accuracy (Guo et al. 2017, equation 3).
+
+    The likeliest class's probability and whether it is right, over bins of equal width; the mean
+    distance, weighed by how many images there are in a bin.
+
+    Arguments:
+        probabilities: `[n, K]`, rows that sum to 1.
+    """
+    confidence = probabilities.max(1)
+    right = probabilities.argmax(1) == labels
+    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
+    off = np.bincount(bin_of, weights=right - confidence, minlength=bins)
+    return float(np.abs(off).sum() / len(labels))
 
 
 def mean(name: str, values: NDArray[np.float64]) -> dict[str, float]:

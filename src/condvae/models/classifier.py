@@ -1,4 +1,7 @@
-"""A small convolutional classifier: the judge of labels."""
+"""Small convolutional classifiers of different architectures: judges of labels, and their features.
+
+All take images of -1 to 1 to class logits, and show by `features` what their last layer decides by.
+"""
 
 from __future__ import annotations
 
@@ -10,56 +13,164 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from condvae.registry import Registry
+
+Shape = tuple[int, int, int]
+
+
+class Classifier(nn.Module):
+    """What all of them have in common: features, and a linear layer from these to the logits."""
+
+    head: nn.Linear
+
+    def features(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch f"]:
+        """What the last layer decides by."""
+        raise NotImplementedError
+
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch classes"]:
+        logits: Tensor = self.head(self.features(x))
+        return logits
+
+
+def _conv(a: int, b: int, kernel: int = 3, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(a, b, kernel, padding=kernel // 2, groups=groups, bias=False)
+
+
+def _halvings(shape: Shape, most: int) -> int:
+    """How often images of half the size can be halved until their shorter side is 4 or so."""
+    return max(0, min(most, int(math.log2(max(1, min(shape[1:])) / 8))))
+
+
+def _padded(x: Float[Tensor, "batch c h w"], side: int) -> Float[Tensor, "batch c h2 w2"]:
+    """Images whose sides divide by `side`: the edges of others are repeated."""
+    height, width = x.shape[2:]
+    return F.pad(x, (0, -width % side, 0, -height % side), mode="replicate")
+
+
+def _patches(x: Float[Tensor, "batch c h w"], side: int) -> Float[Tensor, "batch d h2 w2"]:
+    """Patches as channels."""
+    return F.pixel_unshuffle(_padded(x, side), side).contiguous(memory_format=torch.channels_last)
+
+
+# -------------------------------------------------------------------------------------------- residual
+
 
 class ResidualPair(nn.Module):
     """Two 3x3 convolutions with batch normalisation and a shortcut (He et al. 2016)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.first_norm = nn.BatchNorm2d(channels)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.second_norm = nn.BatchNorm2d(channels)
+        self.first, self.first_norm = _conv(channels, channels), nn.BatchNorm2d(channels)
+        self.second, self.second_norm = _conv(channels, channels), nn.BatchNorm2d(channels)
 
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
         branch = F.relu(self.first_norm(self.first(x)))
         return F.relu(x + self.second_norm(self.second(branch)))
 
 
-class Classifier(nn.Module):
-    """Images of -1 to 1 to class logits: a residual pair a resolution, from half resolution down.
+class Residual(Classifier):
+    """A residual pair a resolution, from half resolution down; what is strongest anywhere decides.
 
     Arguments:
         shape: `(C, H, W)` of the images.
         classes: number of classes.
-        width: channels at half resolution; they double with every further halving, to 4 pixels or so.
+        width: channels at half resolution; they double with every further halving.
     """
 
-    def __init__(self, shape: tuple[int, int, int], classes: int, width: int = 16) -> None:
+    def __init__(self, shape: Shape, classes: int, width: int = 16) -> None:
         super().__init__()
-        channels, height, columns = shape
-        halvings = max(0, min(3, int(math.log2(max(1, min(height, columns)) / 8))))
-        widths = [width * 2**level for level in range(halvings + 1)]
-        self.padding = (0, columns % 2, 0, height % 2)
-        self.stem = nn.Conv2d(4 * channels, width, 3, padding=1, bias=False)
-        self.stem_norm = nn.BatchNorm2d(width)
+        widths = [width * 2**level for level in range(_halvings(shape, 3) + 1)]
+        self.stem, self.stem_norm = _conv(4 * shape[0], width), nn.BatchNorm2d(width)
         self.pairs = nn.ModuleList(ResidualPair(channels) for channels in widths)
-        self.widen = nn.ModuleList(
-            nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in itertools.pairwise(widths)
-        )
+        self.widen = nn.ModuleList(_conv(a, b) for a, b in itertools.pairwise(widths))
         self.norms = nn.ModuleList(nn.BatchNorm2d(b) for b in widths[1:])
         self.head = nn.Linear(widths[-1], classes)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def features(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch f"]:
-        """What the last layer decides by."""
-        patches = F.pixel_unshuffle(F.pad(x, self.padding, mode="replicate"), 2)
-        patches = patches.contiguous(memory_format=torch.channels_last)
-        x = self.pairs[0](F.relu(self.stem_norm(self.stem(patches))))
+        x = self.pairs[0](F.relu(self.stem_norm(self.stem(_patches(x, 2)))))
         for widen, norm, pair in zip(self.widen, self.norms, self.pairs[1:], strict=True):
             x = pair(F.relu(norm(widen(F.max_pool2d(x, 2)))))
         return x.amax((2, 3))
 
-    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch classes"]:
-        logits: Tensor = self.head(self.features(x))
-        return logits
+
+# ----------------------------------------------------------------------------------------------- plain
+
+
+class Plain(Classifier):
+    """Convolutions in a row without shortcuts (Simonyan and Zisserman 2015); averages decide.
+
+    Its first layer sees 6x6 pixels at once, and every second convolution is followed by a halving.
+
+    Arguments:
+        shape, classes, width: as in `Residual`.
+    """
+
+    def __init__(self, shape: Shape, classes: int, width: int = 16) -> None:
+        super().__init__()
+        halvings = _halvings(shape, 2)
+        widths = [width * 2**level for level in range(halvings + 1)]
+        self.stem = nn.Conv2d(shape[0], width, 6, stride=2, padding=2, bias=False)
+        self.stem_norm = nn.BatchNorm2d(width)
+        pairs = [(width, width), *itertools.pairwise(widths)]
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                _conv(a, b), nn.BatchNorm2d(b), nn.GELU(), _conv(b, b), nn.BatchNorm2d(b), nn.GELU()
+            )
+            for a, b in pairs
+        )
+        self.last = nn.Linear(widths[-1] * 4, 8 * width)
+        self.head = nn.Linear(8 * width, classes)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def features(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch f"]:
+        x = _padded(x, 2).contiguous(memory_format=torch.channels_last)
+        x = F.gelu(self.stem_norm(self.stem(x)))
+        for index, stage in enumerate(self.stages):
+            x = stage(F.avg_pool2d(x, 2) if index else x)
+        return F.gelu(self.last(F.adaptive_avg_pool2d(x, 2).flatten(1)))
+
+
+# ----------------------------------------------------------------------------------------------- mixer
+
+
+class Mix(nn.Module):
+    """A convolution in space, with a shortcut, and then one over channels (Trockman and Kolter 2022)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.space, self.space_norm = _conv(channels, channels, 5, channels), nn.BatchNorm2d(channels)
+        self.across, self.across_norm = _conv(channels, channels, 1), nn.BatchNorm2d(channels)
+
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
+        x = x + self.space_norm(F.gelu(self.space(x)))
+        return self.across_norm(F.gelu(self.across(x)))
+
+
+class Mixer(Classifier):
+    """Patches of 2x2 (4x4, of larger images), mixed at one resolution throughout.
+
+    Arguments:
+        shape, classes: as in `Residual`.
+        width: a sixth of its channels.
+    """
+
+    depth = 5
+
+    def __init__(self, shape: Shape, classes: int, width: int = 16) -> None:
+        super().__init__()
+        self.side = 2 if min(shape[1:]) < 48 else 4
+        channels = 6 * width
+        self.stem, self.stem_norm = _conv(shape[0] * self.side**2, channels, 1), nn.BatchNorm2d(channels)
+        self.mixes = nn.ModuleList(Mix(channels) for _ in range(self.depth))
+        self.head = nn.Linear(channels, classes)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def features(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch f"]:
+        x = self.stem_norm(F.gelu(self.stem(_patches(x, self.side))))
+        for mix in self.mixes:
+            x = mix(x)
+        return x.mean((2, 3))
+
+
+CLASSIFIERS = Registry[Classifier]("classifier", {"residual": Residual, "plain": Plain, "mixer": Mixer})

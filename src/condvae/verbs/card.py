@@ -102,17 +102,44 @@ def table_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     if len(groups := found["kl_nats_by_group"]) > 1:
         rows.append(("KL by group, top first, nats", " ".join(f"{kl:.1f}" for kl in groups)))
     rows.append(("active units", f"{found['active_units']} of {found['latents']}"))
-    if "judge_accuracy" not in found:
+    if "judges" not in found:
         return rows
-    probes = found["latent_probe_accuracy"]
-    return [
-        *rows,
-        ("judge on real images", share(found["judge_accuracy"])),
-        ("judge on reconstructions", share(found["reconstruction_accuracy"])),
-        ("swap accuracy (follows the given label)", share(found["swap_accuracy"])),
-        ("swaps still read as the true label", share(found["swap_kept_accuracy"])),
-        ("sample accuracy", share(found["sample_accuracy"])),
-        (f"linear probe z to y (chance {found['chance']:.3g})", share(probes["linear"])),
-        ("MLP probe z to y", share(probes["mlp"])),
-        ("label read by Bayes from p(x|y)", share(found.get("generative_accuracy"))),
+    judges, probes = found["judges"], found["latent_probe_accuracy"]
+    shares = found["counterfactual_shares"]
+    rows.append(("counterfactual score", share(found["counterfactual_score"])))
+    parts = "  ".join(f"{name} {value:.3f}" for name, value in shares.items())
+    rows.append(("swaps that are each of it", parts))
+    rows += [
+        (
+            f"{kind}, by judge: {', '.join(judges)}",
+            "  ".join(share(judge[row]) for judge in judges.values()),
+        )
+        for row, kind in (
+            ("real", "real images read as their label"),
+            ("reconstructions", "reconstructions read as the true label"),
+            ("swaps", "swaps read as the given label"),
+            ("swaps_kept", "swaps still read as the true label"),
+            ("samples", "samples read as their label"),
+        )
     ]
+    told = found["realism"]["discriminator_auroc"]
+    rows.append(("swaps told from reconstructions (AUROC; 0.5 is best)", share(told)))
+    kept = {name: values["swaps"] for name, values in found["style"].items()}
+    of = {name: values["reconstructions"] for name, values in found["style"].items()}
+    rows += [
+        (
+            f"{name} of the input, correlation in swaps (reconstructions)",
+            f"{kept[name]:.3f} ({of[name]:.3f})",
+        )
+        for name in kept
+    ]
+    rows.append((f"linear probe z to y (chance {found['chance']:.3g})", share(probes["linear"])))
+    rows.append(("MLP probe z to y", share(probes["mlp"])))
+    if "by_group" in probes:
+        by_group = " ".join(f"{value:.2f}" for value in probes["by_group"])
+        rows.append(("linear probe by group, top first", by_group))
+    rows.append(("label read by Bayes from p(x|y)", share(found.get("generative_accuracy"))))
+    if "classification_accuracy_score" in found:
+        score = found["classification_accuracy_score"]
+        rows.append(("classification accuracy score (trained on samples)", share(score)))
+    return rows

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,17 @@ from condvae.data import LabelledImages, wrong_labels
 from condvae.errors import UserError
 from condvae.evaluation.annealing import CHAINS, annealed, sandwiched
 from condvae.evaluation.bounds import Bounds, bounds, fixed_binarisation, precision_of
-from condvae.evaluation.judge import judge_for
-from condvae.evaluation.labels import drawn_latents, label_measures, probe_accuracy
+from condvae.evaluation.judge import Panel, panel_for
+from condvae.evaluation.labels import (
+    classification_accuracy_score,
+    counterfactual_numbers,
+    judged,
+    realism,
+    returned,
+)
 from condvae.evaluation.numbers import likelihood_numbers, mean, train_numbers
+from condvae.evaluation.outputs import outputs_of
+from condvae.evaluation.probes import drawn_latents, probe_accuracy
 from condvae.figures import bound_curve
 from condvae.files import write_json, write_picture
 from condvae.models.protocol import Images, Labels
@@ -43,6 +51,7 @@ def evaluate(
     precision: str = "fp32",
     train_images: int = 2_000,
     labels: bool = True,
+    cas: bool = False,
     ais: int = 0,
     ais_steps: int = 1_000,
     out: str | Path | None = None,
@@ -60,6 +69,7 @@ def evaluate(
         precision: "fp32" or "bf16", of networks while bounds are taken.
         train_images: training images scored beside the test images, at most as many as these; 0: none.
         labels: judge swaps and samples, and probe the latents; without, the likelihood alone.
+        cas: train a classifier on as many samples as there are training images; test it on real ones.
         ais: test images, and as many made by the model, scored by annealing too; 0: none.
         ais_steps: densities that annealing goes through.
         out: the JSON file; by default the run's `evaluation.json`, or, for other images than the run's
@@ -136,14 +146,17 @@ def evaluate(
             with _timed(seconds, "ais", line):
                 result["ais"] = _annealing(loaded, observed, y, found, ais, ais_steps, seed, line)
         if labels:
-            with _timed(seconds, "judge", line):
-                judge = judge_for(train, loaded.device, line.show)
+            with _timed(seconds, "judges", line):
+                panel = panel_for(train, loaded.device, line.show)
             with _timed(seconds, "labels", line):
-                given = wrong_labels(test.labels, test.classes, np.random.default_rng(seed))
-                wrong = torch.tensor(given, device=loaded.device)
-                result |= asdict(label_measures(model, judge, real, observed, y, wrong, seed))
+                result |= _labels(loaded, panel, real, observed, y, test, seed)
             with _timed(seconds, "probes", line):
                 result["latent_probe_accuracy"] = _probes(loaded, train, test, seed)
+        if cas:
+            with _timed(seconds, "cas", line):
+                result["classification_accuracy_score"] = classification_accuracy_score(
+                    model, (real, y), len(train), seed, line.show
+                )
     result["chance"] = 1 / test.classes
     suffix = f"-{Path(test.name).stem}" if data else ""
     target = Path(out) if out else loaded.path / f"evaluation{suffix}.json"
@@ -217,15 +230,48 @@ def _annealing(
     }
 
 
-def _probes(run: Run, train: LabelledImages, test: LabelledImages, seed: int) -> dict[str, float]:
-    """Accuracy of probes from z to y: trained on training images, scored on test images."""
+def _labels(
+    run: Run,
+    panel: Panel,
+    real: Images,
+    observed: Images,
+    y: Labels,
+    test: LabelledImages,
+    seed: int,
+) -> dict[str, Any]:
+    """Swaps to wrong labels, the same for every model, and samples, and what judges say of them."""
+    given = wrong_labels(test.labels, test.classes, np.random.default_rng(seed))
+    wrong = torch.tensor(given, device=run.device)
+    outputs = outputs_of(run.model, real, observed, y, wrong, seed)
+    return {
+        **judged(panel, outputs),
+        **counterfactual_numbers(panel, outputs, seed),
+        "realism": realism(panel, outputs, seed),
+        "cycle": returned(run.model, outputs, y, wrong, seed),
+    }
+
+
+def _probes(run: Run, train: LabelledImages, test: LabelledImages, seed: int) -> dict[str, Any]:
+    """Accuracy of probes from z to y, trained on training images and scored on test images: of all
+    latents, and, where there are several groups, `by_group` of each."""
     sides = []
     for images in (train.subset(some_of(len(train), PROBE_IMAGES, seed)), test):
         x = torch.tensor(images.images, device=run.device)
         y = torch.tensor(images.labels, device=run.device)
         observed = fixed_binarisation(run.model, x, seed)
-        sides.append((drawn_latents(run.model, observed, y, seed).numpy(), images.labels))
-    return {kind: probe_accuracy(sides[0], sides[1], kind) for kind in ("linear", "mlp")}
+        sides.append((drawn_latents(run.model, observed, y, seed), images.labels))
+    (seen, seen_labels), (unseen, labels) = sides
+
+    def probe(columns: slice, kind: str) -> float:
+        train_side = (seen[:, columns].numpy(), seen_labels)
+        return probe_accuracy(train_side, (unseen[:, columns].numpy(), labels), kind)
+
+    found: dict[str, Any] = {kind: probe(slice(None), kind) for kind in ("linear", "mlp")}
+    if len(run.model.group_shapes) > 1:
+        ends = np.cumsum([math.prod(shape) for shape in run.model.group_shapes]).tolist()
+        groups = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+        found["by_group"] = [probe(columns, "linear") for columns in groups]
+    return found
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from PIL import Image
 from condvae.data import LabelledImages, wrong_labels
 from condvae.errors import UserError
 from condvae.evaluation.bounds import fixed_binarisation
-from condvae.evaluation.labels import partly_drawn, sampled, swapped
+from condvae.evaluation.outputs import partly_drawn, sampled, swapped
 from condvae.figures import label_grid, pairs, sample_grid
 from condvae.files import write_arrays, write_json, write_picture
 from condvae.models.protocol import Temperature, temperatures

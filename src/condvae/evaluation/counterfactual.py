@@ -1,0 +1,134 @@
+"""Is a label swap a counterfactual: the given class, as plausible as any, and drawn like its input?
+
+A judge's agreement alone says little: it can be had by textures that fool it, by one prototype a class,
+or by a random image of the class. Here a swap counts only if it is all three at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from condvae.evaluation.descriptors import Images, style, style_vector
+from condvae.evaluation.judge import Panel, place_of, predict
+from condvae.evaluation.realism import nearest_distance, nearness_rank
+
+Bools = NDArray[np.bool_]
+FIRST = 0.3
+"""A judge that is no network is to have the given label among the first of this share of all classes:
+the first three of ten."""
+TYPICAL = 0.95
+"""A swap's neighbour may be as far as that of this share of the real reconstructions."""
+ALIKE = 0.2
+"""A swap's own input is to be among the nearest of this share of all inputs."""
+
+
+@dataclass(frozen=True)
+class Counterfactuals:
+    """What each swap is, as booleans `[n]`.
+
+    Arguments:
+        read: as the given label, by every judge that is a network; and the others have it among their
+            first three of ten.
+        typical: no further from the nearest reconstruction of a real image of the given class than 95%
+            of these are from each other, in the features of a network that is no judge.
+        alike: nearer in style to its own input than to 80% of all inputs.
+    """
+
+    read: Bools
+    typical: Bools
+    alike: Bools
+
+    @property
+    def score(self) -> float:
+        """`counterfactual_score`: the share of swaps that are all of it at once."""
+        return float((self.read & self.typical & self.alike).mean())
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share that is each of it."""
+        return {name: float(value.mean()) for name, value in vars(self).items()}
+
+
+def counterfactuals(
+    panel: Panel,
+    inputs: Images,
+    outputs: Images,
+    given: NDArray[np.int64],
+    references: Images,
+    labels: NDArray[np.int64],
+) -> Counterfactuals:
+    """Look at swaps, each of an input of the same place.
+
+    Arguments:
+        inputs: real test images.
+        outputs: what the model makes of them under
+        given: labels, every one of them wrong.
+        references: the model's reconstructions of real images, those of the inputs say, and
+        labels: their true labels.
+    """
+    first = max(1, round(FIRST * (int(max(given.max(), labels.max())) + 1)))
+    read = np.ones(len(given), bool)
+    for judge in panel.networks.values():
+        read &= predict(judge, outputs) == given
+    for judge in panel.others.values():
+        read &= place_of(judge, outputs, given) < first
+    rank = nearness_rank(style_vector(outputs), style_vector(inputs))
+    return Counterfactuals(
+        read=read,
+        typical=typical(
+            panel.reader.features(outputs), given, panel.reader.features(references), labels
+        ),
+        alike=(rank <= ALIKE).cpu().numpy(),
+    )
+
+
+def typical(
+    outputs: Tensor, given: NDArray[np.int64], references: Tensor, labels: NDArray[np.int64]
+) -> Bools:
+    """Which outputs `[n, f]` are as near to the references `[m, f]` of their class as these are to each
+    other (all but the 5% that are furthest from their neighbours)."""
+    found = np.zeros(len(given), bool)
+    for label in np.unique(given):
+        own = references[torch.from_numpy(labels == label)]
+        if len(own) < 2:
+            continue
+        limit = nearest_distance(own, own, apart=True).quantile(TYPICAL)
+        mine = given == label
+        found[mine] = (nearest_distance(outputs[torch.from_numpy(mine)], own) <= limit).cpu().numpy()
+    return found
+
+
+def style_kept(inputs: Images, others: dict[str, Images]) -> dict[str, dict[str, float]]:
+    """How far attributes of inputs are found again in sets of other images, each made of the input of
+    the same place: Pearson's correlation over the set, the mean over an attribute's components."""
+    of_inputs = style(inputs)
+    found: dict[str, dict[str, float]] = {name: {} for name in of_inputs}
+    for kind, images in others.items():
+        for name, values in style(images).items():
+            found[name][kind] = correlation(of_inputs[name], values)
+    return found
+
+
+def correlation(a: Tensor, b: Tensor) -> float:
+    """Pearson's, column by column, and their mean; a column that doesn't vary counts as 0."""
+    a, b = a.double() - a.double().mean(0), b.double() - b.double().mean(0)
+    scale = (a.square().sum(0) * b.square().sum(0)).sqrt()
+    return float(((a * b).sum(0) / scale.clamp(min=1e-12)).mean())
+
+
+def another_of_class(
+    labels: NDArray[np.int64], given: NDArray[np.int64], generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """For each given label, the place of a random image that has it (its own, where there is none)."""
+    found = np.arange(len(given))
+    for label in np.unique(given):
+        places = np.flatnonzero(labels == label)
+        mine = np.flatnonzero(given == label)
+        if len(places):
+            found[mine] = generator.choice(places, len(mine))
+    return found
