@@ -33,6 +33,9 @@ class DataConfig:
     """Side that images are cropped and resized to; 0 keeps the source's."""
     channels: int = 0
     """1 for grey, 3 for colour; 0 keeps the source's."""
+    labels: int = 0
+    """Training images whose labels are known, as many of each class; the rest count as unlabelled, for
+    the objective semi-supervised. 0 for all labels that there are."""
     validation: float = 0.05
     """Share of the training images set aside to watch the training; test images never are."""
     skip_unreadable: Annotated[bool, arg(prefix_name=False)] = False
@@ -61,6 +64,8 @@ class ModelConfig:
     """Width of the label's embeddings."""
     label_reaches: tuple[str, ...] = ("encoder", "decoder")
     """Networks that see the label."""
+    label_inference: str = ""
+    """A classifier to be q(y|x), which infers labels: unnormalised, residual, plain or mixer."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +74,15 @@ class TrainingConfig:
 
     objective: str = "elbo"
     """What is minimised: elbo, capacity, free-bits, kl-balancing, total-correlation, factor, dip, info,
-    iwae, miwae, ciwae or piwae."""
+    iwae, miwae, ciwae, piwae, counterfactual or semi-supervised."""
     epochs: Annotated[float, arg(prefix_name=False)] = 0.0
     """Length in passes over the data; 0 where minutes decide."""
     minutes: Annotated[float, arg(prefix_name=False)] = 0.0
     """Length in minutes of training, if it is not ended by epochs sooner; 0 for no limit."""
     batch_size: int = 128
     """Images a step."""
+    labelled_share: float = 0.5
+    """Share of a step's images that have a label, where some have none."""
     optimiser: str = "adamw"
     """muon, adamw, adamax or adam."""
     learning_rate: float = 2e-3

@@ -107,3 +107,34 @@ def test_the_digits_in_the_package() -> None:
     assert train.shape == (1, 28, 28) and train.images.max() == 255
     seen = {image.tobytes() for image in train.images}
     assert not any(image.tobytes() in seen for image in test.images)
+
+
+def test_hidden_labels_leave_as_many_of_each_class() -> None:
+    labels = np.repeat(np.arange(3), [50, 30, 4])
+    data = LabelledImages(np.zeros((84, 1, 2, 2), np.uint8), labels, ("a", "b", "c"), "x", "train")
+    kept = data.hide_labels(21, seed=0)
+    known = kept.labels >= 0
+    assert sorted(np.bincount(kept.labels[known]).tolist()) == [4, 8, 9]
+    assert (kept.labels[known] == labels[known]).all() and kept.fingerprint != data.fingerprint
+    assert np.bincount(data.hide_labels(6, seed=1).labels + 1).tolist() == [78, 2, 2, 2]
+    other = data.hide_labels(21, seed=1)
+    assert not np.array_equal(other.labels, kept.labels)
+    for impossible in (2, 85):
+        with pytest.raises(UserError, match=r"data\.labels is"):
+            data.hide_labels(impossible, seed=0)
+
+
+def test_batches_hold_their_share_of_labelled_images() -> None:
+    labels = np.full(100, -1)
+    labels[:6] = [0, 1, 0, 1, 0, 1]
+    images = np.arange(100, dtype=np.uint8)[:, None, None, None]
+    data = LabelledImages(images, labels, ("a", "b"), "x", "train")
+    batches = Batches(data, 10, "cpu", seed=0, labelled_share=0.3)
+    seen = [(x.flatten(), y) for x, y in batches.epoch(0)]
+    assert len(seen) == batches.steps_per_epoch == 94 // 7
+    assert all((y >= 0).tolist() == [True] * 3 + [False] * 7 for _, y in seen)
+    unlabelled = torch.cat([x[3:] for x, _ in seen])
+    assert len(set(unlabelled.tolist())) == len(unlabelled)
+    again = [x.flatten() for x, _ in batches.epoch(0, start=5)]
+    assert all(torch.equal(a, b) for a, (b, _) in zip(again, seen[5:], strict=True))
+    assert all((y.numpy() == labels[x.numpy()]).all() for x, y in seen)

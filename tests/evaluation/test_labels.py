@@ -10,17 +10,15 @@ import pytest
 import torch
 
 from condvae.data import LabelledImages, load
+from condvae.data.augment import blurred, degraded, shifted
 from condvae.errors import UserError
 from condvae.evaluation import judge as judging
 from condvae.evaluation.judge import (
     KernelJudge,
     Panel,
-    blurred,
-    degraded,
     panel_for,
     place_of,
     predict,
-    shifted,
     to_input,
     to_uint8,
 )

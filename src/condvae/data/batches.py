@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from condvae.data.dataset import LabelledImages
@@ -23,11 +24,15 @@ class Batches:
     gathered from the (memory-mapped) array, a batch at a time. The last images of a permutation, too
     few for a batch, wait for another epoch.
 
+    Where some images have no label, a share of every batch has one: an epoch is a pass over the others,
+    and the labelled ones come as often as that takes.
+
     Arguments:
-        data: labelled images.
+        data: images, all or some of them labelled.
         batch_size: images a batch; the whole set, where that is smaller.
         device: where batches are wanted.
         seed: of the permutations.
+        labelled_share: share of a batch that has labels, where some images have none.
         resident_bytes: data up to this size is kept on the device.
 
     Raises:
@@ -41,6 +46,7 @@ class Batches:
         device: torch.device | str,
         *,
         seed: int,
+        labelled_share: float = 0.5,
         resident_bytes: int = 4 << 30,
     ) -> None:
         if not len(data):
@@ -49,22 +55,38 @@ class Batches:
         self.batch_size = min(batch_size, len(data))
         self.device = torch.device(device)
         self.seed = seed
-        self.steps_per_epoch = len(data) // self.batch_size
+        known = data.labels >= 0
+        self.streams = [(np.arange(len(data)), self.batch_size)]
+        if known.any() and not known.all():
+            first = min(self.batch_size - 1, max(1, round(labelled_share * self.batch_size)))
+            sizes = (first, self.batch_size - first)
+            self.streams = list(zip(map(np.flatnonzero, (known, ~known)), sizes, strict=True))
+        places, size = self.streams[-1]
+        self.steps_per_epoch = max(1, len(places) // size)
         resident = data.images.nbytes <= resident_bytes
         self.images = torch.tensor(data.images, device=self.device) if resident else None
         self.labels = torch.tensor(data.labels, device=self.device)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from batch `start` on."""
-        order = np.random.default_rng((self.seed, number)).permutation(len(self.data))
+        generator = np.random.default_rng((self.seed, number))
+        orders = [self._order(generator, places, size) for places, size in self.streams]
         for index in range(start, self.steps_per_epoch):
-            chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
+            chosen = np.concatenate([order[index] for order in orders])
             at = torch.from_numpy(chosen).to(self.device)
             if self.images is not None:
                 yield self.images.index_select(0, at), self.labels.index_select(0, at)
             else:
                 images = torch.from_numpy(self.data.images[chosen])
                 yield images.to(self.device), self.labels.index_select(0, at)
+
+    def _order(
+        self, generator: np.random.Generator, places: NDArray[np.int64], size: int
+    ) -> NDArray[np.int64]:
+        """Which images an epoch's steps take, `[steps, size]`: permutations, as many as that takes."""
+        wanted = self.steps_per_epoch * size
+        passes = [generator.permutation(places) for _ in range(-(-wanted // len(places)))]
+        return np.concatenate(passes)[:wanted].reshape(-1, size)
 
 
 def in_order(data: LabelledImages, batch_size: int, device: torch.device | str) -> Iterator[Batch]:

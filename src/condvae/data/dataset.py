@@ -91,6 +91,33 @@ class LabelledImages:
         """Without the images that have no label."""
         return self if (self.labels >= 0).all() else self.subset(np.flatnonzero(self.labels >= 0))
 
+    def hide_labels(self, keep: int, seed: int) -> LabelledImages:
+        """The same images, of which only some keep their label, as many of each class as can be.
+
+        Arguments:
+            keep: labels that stay.
+            seed: which.
+
+        Raises:
+            UserError: there are fewer labels, or fewer are to stay than there are classes.
+        """
+        present = np.unique(self.labels[self.labels >= 0])
+        if not len(present) <= keep <= int((self.labels >= 0).sum()):
+            raise UserError(
+                f"data.labels is {keep}: must be at least {len(present)}, one a class, and at most "
+                f"{int((self.labels >= 0).sum())}, the labels that {self.name} has"
+            )
+        generator = np.random.default_rng(seed)
+        order = generator.permutation(np.flatnonzero(self.labels >= 0))
+        rank = np.empty(len(order), np.int64)  # of an image among those of its class
+        for label in present:
+            places = np.flatnonzero(self.labels[order] == label)
+            rank[places] = np.arange(len(places))
+        stay = order[np.argsort(rank, kind="stable")[:keep]]
+        labels = np.full_like(self.labels, -1)
+        labels[stay] = self.labels[stay]
+        return replace(self, labels=labels, fingerprint=f"{self.fingerprint}-{keep}-{seed}")
+
     def split_off(
         self, fraction: float, seed: int, names: tuple[str, str]
     ) -> tuple[LabelledImages, LabelledImages]:

@@ -22,6 +22,7 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
+from condvae.data.augment import degraded, shifted
 from condvae.data.batches import Batches
 from condvae.data.dataset import LabelledImages
 from condvae.data.download import cache_folder
@@ -292,65 +293,3 @@ def to_input(images: Images) -> Float[Tensor, "n c h w"]:
 def to_uint8(x: Float[Tensor, "n c h w"]) -> Images:
     """The other way."""
     return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def shifted(
-    images: Float[Tensor, "n c h w"], generator: torch.Generator, mirror: bool, reach: float = 0.1
-) -> Float[Tensor, "n c h w"]:
-    """Each image moved by up to a tenth of its side, its edge repeated, and perhaps mirrored."""
-    number, _, height, width = images.shape
-    pad = max(1, round(reach * min(height, width)))
-    padded = F.pad(images, (pad, pad, pad, pad), mode="replicate")
-    down, across = torch.randint(0, 2 * pad + 1, (2, number, 1), generator=generator)
-    rows = (down + torch.arange(height)).to(images.device)
-    columns = across + torch.arange(width)
-    if mirror:
-        flip = torch.rand(number, 1, generator=generator) < 0.5
-        columns = torch.where(flip, columns.flip(1), columns)
-    columns = columns.to(images.device)
-    index = torch.arange(number, device=images.device)[:, None, None]
-    moved = padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]]
-    return moved.permute(0, 3, 1, 2)
-
-
-def degraded(images: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
-    """Images of which a part are as they were, a part blurred, a part coarsened and a part noisy.
-
-    In the order of the batch, which is random in training: a quarter each. How strongly is drawn anew
-    for each part; half of the blurred ones get noise as well.
-    """
-    parts = list(images.chunk(4))
-    side = min(images.shape[2:])
-    strengths = torch.rand(4, generator=generator).tolist()
-    if len(parts) > 1:
-        parts[1] = blurred(parts[1], sigma=(0.3 + 1.5 * strengths[0]) * side / 32)
-    if len(parts) > 2:
-        coarse = max(2, round(side / (1.5 + 2.5 * strengths[1])))
-        parts[2] = F.interpolate(
-            F.adaptive_avg_pool2d(parts[2], coarse), images.shape[2:], mode="bilinear"
-        )
-    if len(parts) > 3:
-        parts[3] = with_noise(parts[3], 0.05 + 0.35 * strengths[2], generator)
-        half = len(parts[1]) // 2
-        noisy = with_noise(parts[1][:half], 0.05 + 0.2 * strengths[3], generator)
-        parts[1] = torch.cat([noisy, parts[1][half:]])
-    return torch.cat(parts)
-
-
-def blurred(images: Float[Tensor, "n c h w"], sigma: float) -> Float[Tensor, "n c h w"]:
-    """Convolution with a Gaussian of that many pixels, edges repeated."""
-    reach = max(1, math.ceil(2.5 * sigma))
-    offsets = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
-    window = torch.exp(-0.5 * (offsets / sigma).square())
-    window = (window / window.sum()).expand(images.shape[1], 1, 1, -1)
-    padded = F.pad(images, (reach, reach, reach, reach), mode="replicate")
-    across = F.conv2d(padded, window, groups=images.shape[1])
-    return F.conv2d(across, window.mT, groups=images.shape[1])
-
-
-def with_noise(
-    images: Float[Tensor, "n c h w"], scale: float, generator: torch.Generator
-) -> Float[Tensor, "n c h w"]:
-    """Gaussian noise added, and the result kept within -1 to 1."""
-    noise = torch.randn(images.shape, generator=generator).to(images)
-    return (images + scale * noise).clamp(-1, 1)

@@ -29,6 +29,16 @@ def drawn_latents(
     return torch.cat(parts).float().cpu()
 
 
+def inferred_labels(
+    model: ConditionalModel, x: Images, batch_size: int = 500
+) -> Float[Tensor, "n classes"] | None:
+    """`q(y|x)` of every image, where the model has one."""
+    with torch.no_grad():
+        parts = [model.label_posterior(part) for part in x.split(batch_size)]
+    found = [part.cpu() for part in parts if part is not None]
+    return torch.cat(found) if found else None
+
+
 def probe_accuracy(
     train: tuple[NDArray[np.float32], NDArray[np.int64]],
     test: tuple[NDArray[np.float32], NDArray[np.int64]],

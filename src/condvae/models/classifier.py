@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from condvae.models.networks import ResidualBlock
 from condvae.registry import Registry
 
 Shape = tuple[int, int, int]
@@ -74,10 +75,12 @@ class Residual(Classifier):
     Arguments:
         shape: `(C, H, W)` of the images.
         classes: number of classes.
+
+    Keyword arguments:
         width: channels at half resolution; they double with every further halving.
     """
 
-    def __init__(self, shape: Shape, classes: int, width: int = 16) -> None:
+    def __init__(self, shape: Shape, classes: int, *, width: int = 16) -> None:
         super().__init__()
         widths = [width * 2**level for level in range(_halvings(shape, 3) + 1)]
         self.stem, self.stem_norm = _conv(4 * shape[0], width), nn.BatchNorm2d(width)
@@ -103,10 +106,13 @@ class Plain(Classifier):
     Its first layer sees 6x6 pixels at once, and every second convolution is followed by a halving.
 
     Arguments:
-        shape, classes, width: as in `Residual`.
+        shape, classes: as in `Residual`.
+
+    Keyword arguments:
+        width: as in `Residual`.
     """
 
-    def __init__(self, shape: Shape, classes: int, width: int = 16) -> None:
+    def __init__(self, shape: Shape, classes: int, *, width: int = 16) -> None:
         super().__init__()
         halvings = _halvings(shape, 2)
         widths = [width * 2**level for level in range(halvings + 1)]
@@ -152,12 +158,14 @@ class Mixer(Classifier):
 
     Arguments:
         shape, classes: as in `Residual`.
+
+    Keyword arguments:
         width: a sixth of its channels.
     """
 
     depth = 5
 
-    def __init__(self, shape: Shape, classes: int, width: int = 16) -> None:
+    def __init__(self, shape: Shape, classes: int, *, width: int = 16) -> None:
         super().__init__()
         self.side = 2 if min(shape[1:]) < 48 else 4
         channels = 6 * width
@@ -173,4 +181,42 @@ class Mixer(Classifier):
         return x.mean((2, 3))
 
 
-CLASSIFIERS = Registry[Classifier]("classifier", {"residual": Residual, "plain": Plain, "mixer": Mixer})
+# ---------------------------------------------------------------------------------------- unnormalised
+
+
+class Unnormalised(Classifier):
+    """Residual blocks without normalisation: what it says of an image depends on no other.
+
+    So it may be held, with its weights as constants, in the middle of a training.
+
+    Arguments:
+        shape, classes: as in `Residual`.
+
+    Keyword arguments:
+        width: as in `Residual`.
+    """
+
+    def __init__(self, shape: Shape, classes: int, *, width: int = 32) -> None:
+        super().__init__()
+        widths = [width * 2**level for level in range(_halvings(shape, 2) + 1)]
+        self.stem = nn.Conv2d(4 * shape[0], width, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(channels, 0, nn.SiLU(), depth=len(widths)) for channels in widths
+        )
+        self.widen = nn.ModuleList(
+            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths)
+        )
+        self.head = nn.Linear(widths[-1], classes)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def features(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch f"]:
+        nothing = x.new_zeros(len(x), 0)
+        x = self.blocks[0](self.stem(_patches(x, 2)), nothing)
+        for widen, block in zip(self.widen, self.blocks[1:], strict=True):
+            x = block(widen(F.silu(x)), nothing)
+        return F.silu(x).mean((2, 3))
+
+
+CLASSIFIERS = Registry[Classifier](
+    "classifier", {"residual": Residual, "plain": Plain, "mixer": Mixer, "unnormalised": Unnormalised}
+)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from condvae.errors import UserError
 from condvae.models.conditioning import LabelEmbedding
+from condvae.models.label_inference import LabelInference
 from condvae.models.networks import NETWORKS
 from condvae.models.protocol import (
     Elbo,
@@ -39,6 +40,7 @@ class ConditionalVAE(nn.Module):
         embedding: width of the label's embeddings.
         label_reaches: which of "encoder" and "decoder" see the label. (Whether the prior sees it is
             the prior's own business.)
+        label_inference: a classifier to be `q(y|x)`; empty for none.
 
     Raises:
         UserError: a part does not exist or has no such option, or two of them can't go together.
@@ -56,6 +58,7 @@ class ConditionalVAE(nn.Module):
         latents: int = 32,
         embedding: int = 32,
         label_reaches: tuple[str, ...] = ("encoder", "decoder"),
+        label_inference: str = "",
     ) -> None:
         super().__init__()
         self.shape = shape
@@ -79,6 +82,7 @@ class ConditionalVAE(nn.Module):
             posterior_parameters=self.posterior.parameters_needed,
             condition=(widths[0], widths[1]),
         )
+        self.label_inference = LabelInference(shape, classes, label_inference)
         self._refuse_what_cannot_go_together(prior, posterior, network)
         if self.network.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -115,11 +119,13 @@ class ConditionalVAE(nn.Module):
         observed = self.likelihood.observe(x)
         posterior = self.infer(observed, y)
         v, log_prob = posterior.draw(torch.randn_like(posterior.centre) if noise is None else noise)
+        images = self._image_distribution(v, y)
         return Elbo(
-            log_likelihood=self._image_distribution(v, y).log_prob(observed),
+            log_likelihood=images.log_prob(observed),
             kl=self.prior.kl(posterior, v, log_prob, y)[:, None],
             latents=(self.prior.carry(v, y),),
             posterior=posterior,
+            images=images,
         )
 
     def log_weights(
@@ -177,6 +183,5 @@ class ConditionalVAE(nn.Module):
     ) -> Images:
         return self.decode(self.draw(y, temperature, generator), y).mean_image()
 
-    def label_posterior(self, x: Images) -> None:
-        """None: this model infers no labels."""
-        return None
+    def label_posterior(self, x: Images) -> Float[Tensor, "batch classes"] | None:
+        return self.label_inference(self.likelihood.network_input(self.likelihood.observe(x)))

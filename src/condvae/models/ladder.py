@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 
 from condvae.errors import UserError
 from condvae.models.conditioning import LabelEmbedding, Modulation, Shift
+from condvae.models.label_inference import LabelInference
 from condvae.models.networks import ResidualBlock, ResidualBlocks, activation_named
 from condvae.models.protocol import Elbo, Images, Labels, Latents, Temperature, for_each_group
 from condvae.probability.divergences import kl_to_standard_normal
@@ -120,6 +121,7 @@ class Ladder(nn.Module):
         embedding: width of the label's embeddings.
         label_reaches: "encoder" is the way up and the posteriors, "decoder" the way down with the
             priors; with neither, the model is unconditional.
+        label_inference: a classifier to be `q(y|x)`; empty for none.
 
     Keyword arguments:
         groups: groups of latents.
@@ -144,6 +146,7 @@ class Ladder(nn.Module):
         likelihood: str,
         embedding: int,
         label_reaches: tuple[str, ...],
+        label_inference: str,
         *,
         groups: tuple[int, ...] = (1, 1, 1),
         channels: tuple[int, ...] = (32, 4, 1),
@@ -166,6 +169,7 @@ class Ladder(nn.Module):
         condition = tuple(embedding if place in label_reaches else 0 for place in ("encoder", "decoder"))
         self.encoder_label, self.decoder_label = (LabelEmbedding(classes, w) for w in condition)
         self.uses_label = bool(label_reaches)
+        self.label_inference = LabelInference(shape, classes, label_inference)
 
         # Sides of the levels, top first; images that don't divide are padded, and cropped at the end.
         scale = patch * 2 ** (len(groups) - 2)
@@ -291,7 +295,8 @@ class Ladder(nn.Module):
             noise = torch.randn(len(x), self.latents, device=x.device)
         images, drawn = self.down(list(self._split(noise)), y, self.up(observed, y))
         kl = [kl_to_standard_normal(shift, spread).flatten(1).sum(1) for _, shift, spread in drawn]
-        return Elbo(images.log_prob(observed), torch.stack(kl, 1), tuple(u for u, _, _ in drawn))
+        latents = tuple(u for u, _, _ in drawn)
+        return Elbo(images.log_prob(observed), torch.stack(kl, 1), latents, images=images)
 
     def log_weights(
         self, x: Images, y: Labels, noise: Float[Tensor, "samples batch z"]
@@ -342,9 +347,8 @@ class Ladder(nn.Module):
     ) -> Images:
         return self.decode(self.draw(y, temperature, generator), y).mean_image()
 
-    def label_posterior(self, x: Images) -> None:
-        """None: this model infers no labels."""
-        return None
+    def label_posterior(self, x: Images) -> Float[Tensor, "batch classes"] | None:
+        return self.label_inference(self.likelihood.network_input(self.likelihood.observe(x)))
 
 
 def _check(

@@ -55,12 +55,14 @@ class Elbo:
         kl: `KL(q(z_l|...) || p(z_l|...))` for every group of latents, in closed form or by the draw.
         latents: the draw, as `encode` would give it.
         posterior: `q(z|x,y)`, for models whose latents have one distribution (flat ones).
+        images: `p(x|z,y)`.
     """
 
     log_likelihood: Float[Tensor, "batch"]
     kl: Float[Tensor, "batch groups"]
     latents: Latents
     posterior: LatentDistribution | None = None
+    images: ImageDistribution | None = None
 
     @property
     def value(self) -> Float[Tensor, "batch"]:

@@ -16,7 +16,9 @@ from condvae.objectives.aggregate import DipVae, FactorVae, InfoVae, TotalCorrel
 from condvae.objectives.base import Loss
 from condvae.objectives.elbo import Capacity, FreeBits, KlBalancing, NegativeElbo
 from condvae.objectives.importance import Ciwae, Iwae, Miwae, Piwae
-from condvae.registry import Registry
+from condvae.objectives.labels import Counterfactual
+from condvae.objectives.semi_supervised import SemiSupervised
+from condvae.registry import Registry, parse_spec
 
 OBJECTIVES = Registry[nn.Module](
     "objective",
@@ -33,7 +35,16 @@ OBJECTIVES = Registry[nn.Module](
         "miwae": Miwae,
         "ciwae": Ciwae,
         "piwae": Piwae,
+        "counterfactual": Counterfactual,
+        "semi-supervised": SemiSupervised,
     },
 )
 
-__all__ = ["OBJECTIVES", "Loss", "NegativeElbo"]
+
+def takes_unlabelled(spec: str) -> bool:
+    """Whether an objective, as in a recipe, has a use for images without a label."""
+    part = OBJECTIVES.parts.get(parse_spec(spec, OBJECTIVES.kind)[0])
+    return bool(getattr(part, "takes_unlabelled", False))
+
+
+__all__ = ["OBJECTIVES", "Loss", "NegativeElbo", "takes_unlabelled"]

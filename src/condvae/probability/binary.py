@@ -30,8 +30,8 @@ class BernoulliImages(ImageDistribution):
         target = x.to(self.logits.dtype) / 255
         return per_image(self.logits * target - F.softplus(self.logits))
 
-    def mean_image(self) -> Images:
-        return to_uint8(255 * torch.sigmoid(self.logits))
+    def expected(self) -> Float[Tensor, "batch c h w"]:
+        return 2 * torch.sigmoid(self.logits) - 1
 
     def sample_image(self, generator: torch.Generator | None = None) -> Images:
         draw = torch.bernoulli(torch.sigmoid(self.logits), generator=generator)

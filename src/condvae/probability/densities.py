@@ -43,8 +43,8 @@ class GaussianImages(ImageDistribution):
         standardised = (centred(x) - self.mean) * torch.exp(-self.log_scale)
         return per_image(-0.5 * standardised.square() - self.log_scale - HALF_LOG_2PI)
 
-    def mean_image(self) -> Images:
-        return uncentred(self.mean)
+    def expected(self) -> Float[Tensor, "batch c h w"]:
+        return self.mean.clamp(-1, 1)
 
     def sample_image(self, generator: torch.Generator | None = None) -> Images:
         noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device)
@@ -70,8 +70,8 @@ class OptimalGaussianImages(ImageDistribution):
         error = (centred(x) - self.mean).square().mean((1, 2, 3), keepdim=True)
         return GaussianImages(self.mean, error.clamp(min=self.lowest**2).log() / 2).log_prob(x)
 
-    def mean_image(self) -> Images:
-        return uncentred(self.mean)
+    def expected(self) -> Float[Tensor, "batch c h w"]:
+        return self.mean.clamp(-1, 1)
 
     def sample_image(self, generator: torch.Generator | None = None) -> Images:
         """The mean image: without an image there is no variance to draw with."""
@@ -160,8 +160,8 @@ class ContinuousBernoulliImages(ImageDistribution):
         is_near = self.logits.abs() < 0.5
         return is_near, self.logits.where(is_near, 0.0), self.logits.where(~is_near, 1.0)
 
-    def mean_image(self) -> Images:
-        return to_uint8(255 * self.mean())
+    def expected(self) -> Float[Tensor, "batch c h w"]:
+        return 2 * self.mean() - 1
 
     def sample_image(self, generator: torch.Generator | None = None) -> Images:
         """By the inverse of the cumulative distribution, in the half of the logits below 0."""

@@ -43,9 +43,9 @@ class CategoricalImages(ImageDistribution):
     def log_prob(self, x: Images) -> Float[Tensor, "batch"]:
         return per_image(torch.log_softmax(self.logits, 2).gather(2, x.long()[:, :, None]))
 
-    def mean_image(self) -> Images:
-        values = torch.arange(256.0, device=self.logits.device)
-        return to_uint8(torch.einsum("bcvhw,v->bchw", torch.softmax(self.logits, 2), values))
+    def expected(self) -> Float[Tensor, "batch c h w"]:
+        values = torch.arange(256.0, device=self.logits.device) / 127.5 - 1
+        return torch.einsum("bcvhw,v->bchw", torch.softmax(self.logits, 2), values)
 
     def sample_image(self, generator: torch.Generator | None = None) -> Images:
         return draw_index(self.logits, 2, generator).to(torch.uint8)
@@ -88,8 +88,8 @@ class BetaBinomialImages(ImageDistribution):
         ratio = log_beta(k + self.alpha, 255 - k + self.beta) - log_beta(self.alpha, self.beta)
         return per_image(choose + ratio)
 
-    def mean_image(self) -> Images:
-        return to_uint8(255 * self.alpha / (self.alpha + self.beta))
+    def expected(self) -> Float[Tensor, "batch c h w"]:
+        return 2 * self.alpha / (self.alpha + self.beta) - 1
 
     def sample_image(self, generator: torch.Generator | None = None) -> Images:
         """Pólya's urn: a trial succeeds with the share of successes so far, alpha and beta included."""

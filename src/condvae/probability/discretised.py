@@ -43,9 +43,9 @@ class DiscretisedImages(ImageDistribution):
     mean: Float[Tensor, "batch c h w"]
     log_scale: Float[Tensor, "#batch #c #h #w"]
 
-    def mean_image(self) -> Images:
+    def expected(self) -> Float[Tensor, "batch c h w"]:
         """The mean of the underlying density, clipped to the range of pixels."""
-        return uncentred(self.mean)
+        return self.mean.clamp(-1, 1)
 
 
 class Discretised(Likelihood):
@@ -218,7 +218,7 @@ class LogisticMixtureImages(ImageDistribution):
         each = logistic_bin(x[:, None], mean, self.log_scale).sum(2)
         return per_image(torch.logsumexp(F.log_softmax(self.logits, 1) + each, dim=1))
 
-    def mean_image(self) -> Images:
+    def expected(self) -> Float[Tensor, "batch c h w"]:
         """The components' means, averaged with their weights.
 
         In a component, each channel is at its mean given that the channels before it are at theirs:
@@ -229,7 +229,7 @@ class LogisticMixtureImages(ImageDistribution):
         for _ in range(self.mean.shape[2]):
             channels.append(self.mean_given(channels).clamp(-1, 1))
         weights = torch.softmax(self.logits, 1)[:, :, None]
-        return uncentred((weights * torch.stack(channels, dim=2)).sum(1))
+        return (weights * torch.stack(channels, dim=2)).sum(1)
 
     def sample_image(self, generator: torch.Generator | None = None) -> Images:
         """A component for every pixel; then red, green and blue in turn, each given those drawn."""

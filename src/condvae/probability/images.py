@@ -50,8 +50,12 @@ class ImageDistribution(ABC):
         """Log-probability of the images, in nats an image."""
 
     @abstractmethod
+    def expected(self) -> Float[Tensor, "batch c h w"]:
+        """The expected image, as networks see images: -1 to 1, and differentiable."""
+
     def mean_image(self) -> Images:
         """The expected image."""
+        return uncentred(self.expected())
 
     @abstractmethod
     def sample_image(self, generator: torch.Generator | None = None) -> Images:

@@ -105,7 +105,13 @@ class Trainer:
         self.optimiser = build_optimiser(settings, self.pair, precision)
         self.step_module = self.accelerator.prepare(self.pair)
         self.average = WeightAverage(self.pair.model, settings.ema)
-        self.batches = Batches(self.train_data, settings.batch_size, device, seed=settings.seed)
+        self.batches = Batches(
+            self.train_data,
+            settings.batch_size,
+            device,
+            seed=settings.seed,
+            labelled_share=settings.labelled_share,
+        )
 
         self.step, self.seconds, self.validation_elbo = 0, 0.0, math.nan
         self.skipped, self.skipped_in_a_row, self.usual_norm = 0, 0, math.nan
@@ -331,6 +337,9 @@ def _check(settings: TrainingConfig) -> None:
         raise UserError(f"--training.batch-size must be at least 1, not {settings.batch_size}")
     if not 0 < settings.learning_rate < math.inf:
         raise UserError(f"--training.learning-rate must be above 0, not {settings.learning_rate}")
+    if not 0 < settings.labelled_share < 1:
+        share = settings.labelled_share
+        raise UserError(f"--training.labelled-share must be within 0 and 1, not {share}")
     if not 0 <= settings.ema <= 0.25:
         raise UserError(f"--training.ema must be within 0 to 0.25, not {settings.ema}")
     if settings.schedule not in ("cosine", "constant"):

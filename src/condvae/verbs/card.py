@@ -102,6 +102,10 @@ def table_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     if len(groups := found["kl_nats_by_group"]) > 1:
         rows.append(("KL by group, top first, nats", " ".join(f"{kl:.1f}" for kl in groups)))
     rows.append(("active units", f"{found['active_units']} of {found['latents']}"))
+    if "inferred_accuracy" in found:
+        rows.append(("label inferred by q(y|x)", share(found["inferred_accuracy"])))
+    if "generative_accuracy" in found:
+        rows.append(("label inferred by Bayes from p(x|y)", share(found["generative_accuracy"])))
     if "judges" not in found:
         return rows
     judges, probes = found["judges"], found["latent_probe_accuracy"]
@@ -138,7 +142,6 @@ def table_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     if "by_group" in probes:
         by_group = " ".join(f"{value:.2f}" for value in probes["by_group"])
         rows.append(("linear probe by group, top first", by_group))
-    rows.append(("label read by Bayes from p(x|y)", share(found.get("generative_accuracy"))))
     if "classification_accuracy_score" in found:
         score = found["classification_accuracy_score"]
         rows.append(("classification accuracy score (trained on samples)", share(score)))

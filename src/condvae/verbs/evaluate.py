@@ -26,9 +26,9 @@ from condvae.evaluation.labels import (
     realism,
     returned,
 )
-from condvae.evaluation.numbers import likelihood_numbers, mean, train_numbers
+from condvae.evaluation.numbers import calibration_error, likelihood_numbers, mean, train_numbers
 from condvae.evaluation.outputs import outputs_of
-from condvae.evaluation.probes import drawn_latents, probe_accuracy
+from condvae.evaluation.probes import drawn_latents, inferred_labels, probe_accuracy
 from condvae.figures import bound_curve
 from condvae.files import write_json, write_picture
 from condvae.models.protocol import Images, Labels
@@ -138,6 +138,10 @@ def evaluate(
                 progress=line.show,
             )
             result |= likelihood_numbers(model, found, test.labels)
+        if (q := inferred_labels(model, observed)) is not None:
+            probabilities = q.double().numpy()
+            result["inferred_accuracy"] = float((probabilities.argmax(1) == test.labels).mean())
+            result["inferred_calibration_error"] = calibration_error(probabilities, test.labels)
         if train_images:
             with _timed(seconds, "train", line), precision_of(precision, loaded.device):
                 seen = _trained_on(loaded, train, min(train_images, len(test)), seed)

@@ -10,8 +10,13 @@ from condvae.errors import UserError
 from condvae.run import Run
 
 
-def training_images(data: DataConfig, data_root: str | Path | None) -> LabelledImages:
+def training_images(
+    data: DataConfig, data_root: str | Path | None, unlabelled: bool = False
+) -> LabelledImages:
     """The training split that a recipe names; all of its source, where the test images lie elsewhere.
+
+    Arguments:
+        unlabelled: with those that have no label.
 
     Raises:
         UserError: the source can't be loaded, or its training images are all of one class.
@@ -24,8 +29,9 @@ def training_images(data: DataConfig, data_root: str | Path | None) -> LabelledI
         channels=data.channels,
         skip_unreadable=data.skip_unreadable,
         hold_out=not data.test_source,
-    ).labelled()
-    if len(set(images.labels.tolist())) < 2:
+    )
+    images = images if unlabelled else images.labelled()
+    if len(set(images.labels.tolist()) - {-1}) < 2:
         raise UserError(
             f"--data {data.source}: its training images are all of one class; "
             "a conditional model needs two or more"

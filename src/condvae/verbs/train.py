@@ -10,6 +10,7 @@ from condvae import config as configuration
 from condvae.config import Config
 from condvae.errors import UserError
 from condvae.files import cannot_write
+from condvae.objectives import takes_unlabelled
 from condvae.run import CHECKPOINT, CONFIG, MODEL
 from condvae.verbs.sources import check_test_source, training_images
 
@@ -46,9 +47,18 @@ def train(
     if resume and (path / MODEL).exists():
         return path
 
-    images = training_images(config.data, data_root)
+    unlabelled = takes_unlabelled(config.training.objective)
+    images = training_images(config.data, data_root, unlabelled)
     check_test_source(images, config.data, data_root)
-    parts = images.split_validation(config.data.validation, config.training.seed)
+    seen, watched = images.split_validation(config.data.validation, config.training.seed)
+    if config.data.labels:
+        if not unlabelled:
+            raise UserError(
+                f"data.labels: objective {config.training.objective!r} has no use for images without a "
+                "label; use semi-supervised"
+            )
+        seen = seen.hide_labels(config.data.labels, config.training.seed)
+    parts = (seen, watched.labelled())
 
     from condvae.training.trainer import Trainer
     from condvae.verbs.card import write_card

@@ -1,0 +1,125 @@
+"""What makes a model obey its label: a critic that label swaps have to convince, and an adversary that
+looks for the label in the latents.
+
+The likelihood alone asks for neither. A label is worth at most `ln K` nats of it, and a model whose
+latents tell all of an image has no use for one.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from condvae.data.augment import degraded, shifted
+from condvae.models.classifier import Unnormalised
+from condvae.models.protocol import ConditionalModel, Images, Labels
+from condvae.objectives.base import Loss, reported, require
+from condvae.objectives.elbo import risen
+from condvae.probability.images import centred
+
+
+class Counterfactual(nn.Module):
+    """`-ELBO + weight * D + nearness * N + adversary * A`, in nats an image.
+
+    `D` is what a critic says of a label swap and of the reconstruction. It tells 2K kinds apart, real
+    images of each class and made ones of each class (Hou et al. 2022), and `D` is the cross-entropy of
+    its taking a made image for a real one of the label that it was made for, the mean of both. So a
+    swap has to be of the given class and as real as a reconstruction, at once. The critic sees images
+    shifted, and most of them blurred, coarsened or with noise, so that fine textures don't convince it.
+
+    `N` is the squared distance of a swap from the reconstruction, of pixels of -1 to 1, summed over an
+    image: of all images of the class, the swap is to be the one that is nearest.
+
+    `A` is the cross-entropy between equal chances for all labels and what a second network reads from
+    the latents, less `ln K`: 0 if it can read nothing.
+
+    Both networks are trained with the model's optimiser and kept apart from it: the model sees them as
+    constants, and they see its images and latents as such.
+
+    Keyword arguments:
+        beta, warmup: of the KL, as in `elbo`.
+        weight: of D.
+        nearness: of N.
+        adversary: of A.
+        rise: share of the run over which these three weights rise linearly from 0.
+        width: of the critic.
+    """
+
+    def __init__(
+        self,
+        model: ConditionalModel,
+        *,
+        beta: float = 1.0,
+        warmup: float = 0.0,
+        weight: float = 30.0,
+        nearness: float = 0.0,
+        adversary: float = 0.0,
+        rise: float = 0.05,
+        width: int = 32,
+    ) -> None:
+        super().__init__()
+        require(
+            min(beta, weight, nearness, adversary) >= 0,
+            "counterfactual",
+            "beta, weight, nearness and adversary must be at least 0",
+        )
+        require(
+            0 <= warmup <= 1 and 0 <= rise <= 1,
+            "counterfactual",
+            "warmup and rise must be within 0 to 1",
+        )
+        require(width >= 1, "counterfactual", "width must be at least 1")
+        require(model.classes > 1, "counterfactual", "a wrong label needs two classes or more")
+        require(model.uses_label, "counterfactual", "the label must reach the model; see label_reaches")
+        self.beta, self.warmup, self.rise = beta, warmup, rise
+        self.weight, self.nearness, self.adversary = weight, nearness, adversary
+        self.classes = model.classes
+        self.critic = Unnormalised(model.shape, 2 * model.classes, width=width)
+        self.reader = nn.Sequential(
+            nn.Linear(model.latents, 256),
+            nn.SiLU(),
+            nn.Linear(256, 256),
+            nn.SiLU(),
+            nn.Linear(256, model.classes),
+        )
+
+    def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float) -> Loss:
+        """The loss on a batch, at a share `progress` of the run."""
+        elbo = model.elbo(x, y)
+        assert elbo.images is not None
+        log_likelihood, kl = elbo.log_likelihood.mean(), elbo.kl.sum(1).mean()
+        given = (y + torch.randint_like(y, 1, self.classes)) % self.classes
+        swap, own = model.decode(elbo.latents, given).expected(), elbo.images.expected()
+
+        made, labels = self.view(torch.cat([swap, own])), torch.cat([given, y])
+        convinced = F.cross_entropy(held(self.critic, made).float(), labels)
+        told = F.cross_entropy(self.critic(self.view(centred(x))).float(), y)
+        told = told + F.cross_entropy(self.critic(made.detach()).float(), self.classes + labels)
+        near = (swap - own.detach()).square().flatten(1).sum(1).mean()
+
+        u = torch.cat([group.flatten(1) for group in elbo.latents], 1)
+        equal = torch.full((len(u), self.classes), 1 / self.classes, device=u.device)
+        leaked = F.cross_entropy(held(self.reader, u).float(), equal) - equal[0, 0].log().neg()
+        read = F.cross_entropy(self.reader(u.detach()).float(), y)
+
+        rise = risen(progress, self.rise)
+        extra = self.weight * convinced + self.nearness * near + self.adversary * leaked
+        value = self.beta * risen(progress, self.warmup) * kl - log_likelihood + rise * extra
+        others = {"critic": convinced, "critic_loss": told, "nearness": near, "reader_loss": read}
+        return Loss(value + told + read, reported(log_likelihood, kl, **others))
+
+    def view(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Images as the critic sees them, in random order of degradation."""
+        moved = shifted(images, None, mirror=images.shape[1] == 3)
+        order = torch.randperm(len(moved), device=moved.device)
+        return degraded(moved[order], None)[order.argsort()]
+
+
+def held(network: nn.Module, x: Tensor) -> Tensor:
+    """What a network makes of `x`, its own weights as constants."""
+    constants = {name: weight.detach() for name, weight in network.named_parameters()}
+    found: Tensor = functional_call(network, constants, (x,))
+    return found
