@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from condvae.run import load as load
     from condvae.verbs.evaluate import evaluate as evaluate
+    from condvae.verbs.journeys import interpolate as interpolate
+    from condvae.verbs.journeys import traverse as traverse
     from condvae.verbs.sample import sample as sample
     from condvae.verbs.swap import swap as swap
     from condvae.verbs.train import train as train
@@ -27,9 +29,11 @@ _WHERE = {
     "swap": "condvae.verbs.swap",
     "evaluate": "condvae.verbs.evaluate",
     "sample": "condvae.verbs.sample",
+    "interpolate": "condvae.verbs.journeys",
+    "traverse": "condvae.verbs.journeys",
 }
 
-__all__ = ["__version__", "evaluate", "load", "sample", "swap", "train"]
+__all__ = ["__version__", "evaluate", "interpolate", "load", "sample", "swap", "train", "traverse"]
 
 
 def __getattr__(name: str) -> Any:

@@ -47,6 +47,12 @@ class Swap:
     """Other test images than the run's own."""
     data_root: DataRoot = ""
     """Where datasets are looked for before anything is downloaded (or set CONDVAE_DATA)."""
+    images: Annotated[str, arg(metavar="PATH")] = ""
+    """An image of your own, or a folder of them, to be drawn under other labels."""
+    to: tuple[str, ...] = ()
+    """Classes, by name or number, that --images are drawn under; all by default."""
+    label: str = ""
+    """The class that --images show; by default what the model takes each for."""
     encode_with: str = "true"
     """true: the wrong label goes to the decoder alone; wrong: to the encoder as well."""
     all: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -109,6 +115,60 @@ class Sample:
     """Folder of samples.png and samples.npz; by default the run's figures/."""
     seed: int = 0
     """Which samples."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+
+@dataclass(frozen=True)
+class Interpolate:
+    """Draw the way from one image to another, under several labels."""
+
+    run: Annotated[Positional[str], arg(metavar="RUN")]
+    """A run directory."""
+    start: Annotated[Positional[str], arg(metavar="FROM")] = "0"
+    """Number of a test image, or an image file."""
+    end: Annotated[Positional[str], arg(metavar="TO")] = "1"
+    """Number of a test image, or an image file."""
+    labels: tuple[str, ...] = ()
+    """Class numbers or names to draw it under; by default the two images' own."""
+    steps: int = 9
+    """Images in a row."""
+    animation: str = "webp"
+    """webp, gif or none."""
+    data: Annotated[str, arg(metavar="SOURCE")] = ""
+    """Other test images than the run's own."""
+    data_root: DataRoot = ""
+    """Where datasets are looked for before anything is downloaded (or set CONDVAE_DATA)."""
+    out: Annotated[str, arg(metavar="DIR")] = ""
+    """Folder of the pictures; by default the run's figures/."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+
+@dataclass(frozen=True)
+class Traverse:
+    """Draw what single latents do to an image."""
+
+    run: Annotated[Positional[str], arg(metavar="RUN")]
+    """A run directory."""
+    image: str = "0"
+    """Number of a test image, or an image file."""
+    latents: tuple[int, ...] = ()
+    """Numbers of latents; by default the liveliest."""
+    count: int = 8
+    """How many latents, by default."""
+    reach: float = 3.0
+    """How far to either side, in standard deviations of the prior."""
+    steps: int = 9
+    """Images in a row."""
+    animation: str = "webp"
+    """webp, gif or none."""
+    data: Annotated[str, arg(metavar="SOURCE")] = ""
+    """Other test images than the run's own."""
+    data_root: DataRoot = ""
+    """Where datasets are looked for before anything is downloaded (or set CONDVAE_DATA)."""
+    out: Annotated[str, arg(metavar="DIR")] = ""
+    """Folder of the pictures; by default the run's figures/."""
     device: str = "auto"
     """auto, cpu or cuda."""
 
@@ -212,6 +272,18 @@ def run_sample(command: Sample) -> None:
         say(path)
 
 
+def run_interpolate(command: Interpolate) -> None:
+    """Draw the way between two images, and say where it is."""
+    for path in condvae.interpolate(command.run, **_given(command))["files"].values():
+        say(path)
+
+
+def run_traverse(command: Traverse) -> None:
+    """Draw what latents do, and say where it is."""
+    for path in condvae.traverse(command.run, **_given(command))["files"].values():
+        say(path)
+
+
 def run_data(command: Data) -> None:
     """List the datasets, or describe one as JSON."""
     from condvae.data import info, list_sources
@@ -252,6 +324,8 @@ VERBS: dict[str, tuple[type, Callable[..., None]]] = {
     "swap": (Swap, run_swap),
     "evaluate": (Evaluate, run_evaluate),
     "sample": (Sample, run_sample),
+    "interpolate": (Interpolate, run_interpolate),
+    "traverse": (Traverse, run_traverse),
     "data": (Data, run_data),
     "recipes": (Recipes, run_recipes),
 }
@@ -265,6 +339,8 @@ Conditional variational autoencoders on labelled images.
   condvae swap RUN       test images with their correct and with wrong labels, as pictures
   condvae evaluate RUN   likelihood, latents, and whether the model listens to its label
   condvae sample RUN     make up images by class
+  condvae interpolate RUN FROM TO   the way from one image to another, under several labels
+  condvae traverse RUN   what single latents do to an image
   condvae data           list datasets (data list), or describe one (data info SOURCE)
   condvae recipes        list the recipes
 

@@ -1,6 +1,6 @@
 """Every picture, as functions from uint8 arrays, or from an evaluation's numbers, to Pillow images."""
 
 from condvae.figures.charts import bound_curve, rate_distortion
-from condvae.figures.grids import label_grid, pairs, sample_grid
+from condvae.figures.grids import as_picture, label_grid, pairs, sample_grid
 
-__all__ = ["bound_curve", "label_grid", "pairs", "rate_distortion", "sample_grid"]
+__all__ = ["as_picture", "bound_curve", "label_grid", "pairs", "rate_distortion", "sample_grid"]

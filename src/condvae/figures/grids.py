@@ -44,7 +44,7 @@ def side(images: Pixels) -> int:
     return images.shape[2] * max(1, round(TARGET / images.shape[2]))
 
 
-def picture(image: Pixels, height: int) -> Image.Image:
+def as_picture(image: Pixels, height: int) -> Image.Image:
     """One image `[C, H, W]`, enlarged without blurring."""
     pixels = image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)
     drawn = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
@@ -68,7 +68,7 @@ class Sheet:
     def put(self, image: Pixels, x: int, y: int, height: int, framed: bool = False) -> None:
         """Draw an image at a place, relative to the heading's lower left corner."""
         x, y = x + MARGIN, y + self.top
-        drawn = picture(image, height)
+        drawn = as_picture(image, height)
         self.image.paste(drawn, (x, y))
         edge = (x - 1, y - 1, x + drawn.width, y + drawn.height)
         self.draw.rectangle(edge, outline="#c9cdd3")

@@ -13,6 +13,7 @@ from condvae.errors import UserError
 from condvae.files import write_arrays, write_picture
 from condvae.models.protocol import Temperature, temperatures
 from condvae.run import Run, load
+from condvae.verbs.sources import class_number
 from condvae.verbs.swap import draw_samples
 
 
@@ -48,7 +49,7 @@ def sample(
         raise UserError(f"--temperature {' '.join(map(str, each))}: must be a number of 0 or more")
     loaded = run if isinstance(run, Run) else load(run, device)
     names = loaded.class_names
-    chosen = list(range(len(names))) if not labels else [_label(x, names) for x in labels]
+    chosen = [class_number(loaded, each, "--labels") for each in labels or range(len(names))]
     folder = Path(out) if out else loaded.path / "figures"
     picture, images = draw_samples(loaded, chosen, count, temperature, seed)
     arrays = write_arrays(
@@ -59,21 +60,3 @@ def sample(
     )
     path = write_picture(folder / "samples.png", picture)
     return {"files": {"samples.png": str(path), "samples.npz": str(arrays)}}
-
-
-def _label(label: int | str, names: Sequence[str]) -> int:
-    """A class's number, given its name or number."""
-    if str(label) in names:
-        return list(names).index(str(label))
-    try:
-        number = int(label)
-    except ValueError:
-        number = -1
-    if not 0 <= number < len(names):
-        raise UserError(
-            f"--labels {label}: no such class (there are: "
-            + ", ".join(f"{index} {name}" for index, name in enumerate(names[:12]))
-            + (" ..." if len(names) > 12 else "")
-            + ")"
-        )
-    return number

@@ -7,6 +7,7 @@ from pathlib import Path
 from condvae.config import DataConfig
 from condvae.data import LabelledImages, load
 from condvae.errors import UserError
+from condvae.registry import nearest
 from condvae.run import Run
 
 
@@ -92,3 +93,21 @@ def _load_test(
     if not len(images):
         raise UserError(f"{source}: has no labelled test images")
     return images
+
+
+def class_number(run: Run, label: int | str, flag: str) -> int:
+    """A class's number, given its name or number.
+
+    Raises:
+        UserError: there is no such class; the nearest is suggested.
+    """
+    names = list(run.class_names)
+    if str(label) in names:
+        return names.index(str(label))
+    if str(label).isdecimal() and int(label) < len(names):
+        return int(label)
+    some = ", ".join(f"{index} {name}" for index, name in enumerate(names[:12]))
+    more = " ..." if len(names) > 12 else ""
+    raise UserError(
+        f"{flag} {label}: no such class{nearest(str(label), names)} (there are: {some}{more})"
+    )

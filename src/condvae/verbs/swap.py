@@ -19,6 +19,7 @@ from condvae.figures import label_grid, pairs, sample_grid
 from condvae.files import write_arrays, write_json, write_picture
 from condvae.models.protocol import Temperature, temperatures
 from condvae.run import Run, load
+from condvae.verbs.own_images import swap_own
 from condvae.verbs.sources import test_images
 
 ENCODE_WITH = ("true", "wrong")
@@ -30,6 +31,9 @@ def swap(
     count: int = 25,
     data: str | None = None,
     data_root: str | Path | None = None,
+    images: str | Path | None = None,
+    to: Sequence[int | str] | None = None,
+    label: int | str | None = None,
     encode_with: str = "true",
     all: bool = False,
     arrays: str | Path | None = None,
@@ -47,6 +51,10 @@ def swap(
         count: images in each of the two pictures.
         data: other test images than the run's own.
         data_root: where datasets are looked for.
+        images: one's own image, or a folder of them, to be drawn under other labels instead of test
+            images; see `verbs.own_images.swap_own` for what is written.
+        to: the classes, by name or number, that `images` are drawn under; all by default.
+        label: the class that `images` show; inferred by default.
         encode_with: "true": encode with the true label and decode with the wrong one; "wrong":
             encode with the wrong one too, as the notebooks did.
         all: swap the whole test set, for `arrays`.
@@ -67,12 +75,30 @@ def swap(
     if all and not arrays:
         raise UserError("--all: give --arrays FILE.npz to say where the whole test set is to go")
     loaded = run if isinstance(run, Run) else load(run, device)
-    images = test_images(loaded, data, data_root)
+    folder = Path(out) if out else loaded.path / "figures"
+    if images:
+        return swap_own(loaded, images, to, label, folder, seed)
+    if to or label is not None:
+        raise UserError("--to and --label are for images of your own; give --images FILE or FOLDER")
+    return _swap_test(
+        loaded, test_images(loaded, data, data_root), count, encode_with, all, arrays, folder, seed
+    )
+
+
+def _swap_test(
+    loaded: Run,
+    images: LabelledImages,
+    count: int,
+    encode_with: str,
+    all: bool,
+    arrays: str | Path | None,
+    folder: Path,
+    seed: int,
+) -> dict[str, Any]:
     names = images.class_names
     generator = np.random.default_rng(seed)
     given = wrong_labels(images.labels, images.classes, generator)
     shown = _spread(images, min(count, len(images)), generator)
-    folder = Path(out) if out else loaded.path / "figures"
 
     right = _outputs(loaded, images, shown, images.labels[shown], "true", seed)
     wrong = _outputs(loaded, images, shown, given[shown], encode_with, seed)
