@@ -192,7 +192,13 @@ def test_evaluate_prints_a_table_and_writes_its_numbers(
         assert 0 <= found[f"{key}_accuracy"] <= 1
         assert f"{found[f'{key}_accuracy']:.4f}" in printed
     assert set(found["latent_probe_accuracy"]) == {"linear", "mlp"} and found["chance"] == 0.1
-    assert set(found["seconds"]) == {"bounds", "train", "judge", "labels", "probes"}
+    assert list(found["judges"]) == ["residual", "plain", "gradients"]
+    assert found["counterfactual_score"] <= min(found["counterfactual_shares"].values())
+    assert f"{found['counterfactual_score']:.4f}" in printed
+    assert 0 <= found["realism"]["discriminator_auroc"] <= 1
+    assert 0 <= found["generative_calibration_error"] <= 1
+    assert found["style"]["slant"]["reconstructions"] > found["style"]["slant"]["random_image"]
+    assert set(found["seconds"]) == {"bounds", "train", "judges", "labels", "probes"}
     assert found["bound_curve"]["samples"] == [1, 2, 4] and found["precision"] == "fp32"
     assert (found["train"]["images"], found["train"]["samples"]) == (1000, 4)
     assert f"{found['distortion_nats']:.2f}" in printed and "1,000 training images" in printed

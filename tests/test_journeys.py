@@ -13,6 +13,8 @@ from PIL import Image
 import condvae
 from condvae.data import load
 from condvae.errors import UserError
+from condvae.models.conditional_vae import ConditionalVAE
+from condvae.models.conditioning import guided
 from condvae.run import load as load_run
 from condvae.verbs.journeys import between, liveliest
 from condvae.verbs.own_images import file_name, likely_labels, read_images
@@ -138,3 +140,26 @@ def test_the_way_between_keeps_its_ends_and_its_length() -> None:
 
 def test_file_names_are_safe() -> None:
     assert file_name("a/b <c>.d") == "a_b__c__d" and file_name("été") == "été"
+
+
+def test_guidance_exaggerates_labels_and_leaves_no_trace(small_run: Path) -> None:
+    model = load_run(small_run, "cpu").model
+    assert isinstance(model, ConditionalVAE)
+    y = torch.arange(10)
+    plain = model.decoder_label(y)
+    with guided(model, 2.0):
+        pushed = model.decoder_label(y)
+    mean = plain.mean(0)
+    assert torch.allclose(pushed - mean, 3 * (plain - mean), atol=1e-5)
+    assert torch.equal(model.decoder_label(y), plain)
+
+
+def test_guided_samples_are_others(small_run: Path, tmp_path: Path) -> None:
+    made = []
+    for weight in (0.0, 3.0):
+        found = condvae.sample(small_run, count=2, guidance=weight, out=tmp_path / str(weight))
+        with np.load(found["files"]["samples.npz"]) as arrays:
+            made.append(arrays["images"])
+    assert not np.array_equal(*made)
+    with pytest.raises(UserError, match="--guidance -1"):
+        condvae.sample(small_run, guidance=-1.0)

@@ -111,6 +111,8 @@ class Sample:
     """Images a class."""
     temperature: tuple[float, ...] = (1.0,)
     """Below 1: more typical, less varied images; one for all groups of latents, or one a group."""
+    guidance: float = 0.0
+    """Above 0: labels are exaggerated, for more of what tells a class from the others."""
     out: Annotated[str, arg(metavar="DIR")] = ""
     """Folder of samples.png and samples.npz; by default the run's figures/."""
     seed: int = 0

@@ -23,6 +23,7 @@ def sample(
     labels: Sequence[int | str] | None = None,
     count: int = 10,
     temperature: Temperature = 1.0,
+    guidance: float = 0.0,
     out: str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -37,6 +38,7 @@ def sample(
         count: images a class.
         temperature: factor of the prior's noise; below 1 gives more typical images. One for all groups
             of latents, or one a group, top group first.
+        guidance: how far labels are exaggerated; 0 for not at all.
         out: folder; by default the run's `figures`.
 
     Raises:
@@ -47,11 +49,13 @@ def sample(
     each = temperatures(temperature)
     if not all(0 <= number < math.inf for number in each):
         raise UserError(f"--temperature {' '.join(map(str, each))}: must be a number of 0 or more")
+    if not math.isfinite(guidance) or guidance < 0:
+        raise UserError(f"--guidance {guidance}: must be a number of 0 or more")
     loaded = run if isinstance(run, Run) else load(run, device)
     names = loaded.class_names
     chosen = [class_number(loaded, each, "--labels") for each in labels or range(len(names))]
     folder = Path(out) if out else loaded.path / "figures"
-    picture, images = draw_samples(loaded, chosen, count, temperature, seed)
+    picture, images = draw_samples(loaded, chosen, count, temperature, seed, guidance)
     arrays = write_arrays(
         folder / "samples.npz",
         images=images.reshape(-1, *loaded.model.shape),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
 from condvae.data import LabelledImages, wrong_labels
 from condvae.errors import UserError
@@ -17,6 +19,7 @@ from condvae.evaluation.bounds import fixed_binarisation
 from condvae.evaluation.outputs import partly_drawn, sampled, swapped
 from condvae.figures import label_grid, pairs, sample_grid
 from condvae.files import write_arrays, write_json, write_picture
+from condvae.models.conditioning import guided
 from condvae.models.protocol import Temperature, temperatures
 from condvae.run import Run, load
 from condvae.verbs.own_images import swap_own
@@ -237,11 +240,17 @@ def _groups(run: Run, images: LabelledImages, seed: int) -> Image.Image:
 
 
 def draw_samples(
-    run: Run, labels: Sequence[int], count: int, temperature: Temperature, seed: int
+    run: Run,
+    labels: Sequence[int],
+    count: int,
+    temperature: Temperature,
+    seed: int,
+    guidance: float = 0.0,
 ) -> tuple[Image.Image, NDArray[np.uint8]]:
     """Samples from the prior, a row a label; the picture, and the images `[K, N, C, H, W]`."""
     y = torch.tensor(np.repeat(np.array(labels), count), device=run.device)
-    drawn = sampled(run.model, y, temperature, seed).cpu().numpy()
+    with guided(typing.cast(nn.Module, run.model), guidance):
+        drawn = sampled(run.model, y, temperature, seed).cpu().numpy()
     grid = drawn.reshape(len(labels), count, *run.model.shape)
     names = [run.class_names[label] for label in labels]
     source = Path(run.config.data.source).name
@@ -251,4 +260,6 @@ def draw_samples(
     each = temperatures(temperature)
     if any(factor != 1 for factor in each):
         caption += f"; temperature {' '.join(f'{factor:g}' for factor in each)}"
+    if guidance:
+        caption += f"; guidance {guidance:g}"
     return sample_grid(grid, names, "Samples", caption), grid
