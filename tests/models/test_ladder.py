@@ -11,6 +11,7 @@ from torch import Tensor
 
 from condvae.config import ModelConfig
 from condvae.errors import UserError
+from condvae.evaluation.outputs import swapped
 from condvae.models.families import build_model
 from condvae.models.ladder import Ladder
 from condvae.models.protocol import ConditionalModel
@@ -254,3 +255,20 @@ def test_settings_that_a_ladder_has_no_use_for_are_refused(field: str) -> None:
     values = {"network": "mlp", "prior": "standard-normal", "posterior": "full", "latents": 7}
     with pytest.raises(UserError, match=f"model.{field}"):
         build_model(ModelConfig(family="ladder", **{field: values[field]}), (1, 12, 12), 3)  # type: ignore[arg-type]
+
+
+def test_a_swap_keeps_the_groups_that_it_is_told_to() -> None:
+    model = build(kept=2, fresh=0.5)
+    x, y = images((1, 12, 12)), torch.arange(4)
+    with torch.no_grad():
+        own = model.encode(x, y)
+        moved = model.transfer(own, (y + 1) % 5, torch.Generator().manual_seed(0))
+        drawn = model.draw((y + 1) % 5, 0.5, torch.Generator().manual_seed(0))
+        for index, (a, b, c) in enumerate(zip(own, moved, drawn, strict=True)):
+            assert torch.equal(b, a if index < 2 else c)
+        made = [swapped(model, x, y, y), swapped(model, x, y, (y + 1) % 5)]
+        assert torch.equal(made[0], model.decode(own, y).mean_image())
+        assert torch.equal(made[1], model.decode(moved, (y + 1) % 5).mean_image())
+    assert build().transfer(own, y) is own
+    with pytest.raises(UserError, match="kept must be within 0 and 4"):
+        build(kept=5)

@@ -22,7 +22,7 @@ from condvae.training.trainer import Interrupted, Trainer
 from condvae.verbs.train import train
 
 OWN_TESTS = {"counterfactual", "semi-supervised"}
-"""What these ask of a model is another thing; see test_labels.py and test_semi_supervised.py."""
+"""What these ask of a model is another thing; see test_label_critic.py and test_semi_supervised.py."""
 SPECS = [
     *(name for name in OBJECTIVES.parts if name not in OWN_TESTS),
     "elbo(beta=2, warmup=0.5)",

@@ -22,7 +22,9 @@ def swapped(
     encode_with: str = "true",
     batch_size: int = 500,
 ) -> Images:
-    """What the model makes of images under given labels: `decode(encode(x, .), given)`.
+    """What the model makes of images under given labels: `decode(transfer(encode(x, .)), given)`.
+
+    Images that are given the label that they were encoded with are reconstructed.
 
     Arguments:
         x: images; binarise them before (`fixed_binarisation`), for the same result every time.
@@ -31,12 +33,19 @@ def swapped(
         encode_with: "true" encodes with the true label, so that the latents carry the style alone;
             "wrong" encodes with the given one too, as the notebooks did.
     """
+    generator = torch.Generator(y.device).manual_seed(0)
     source = y if encode_with == "true" else given
     parts = []
     with torch.no_grad():
         for start in range(0, len(y), batch_size):
             part = slice(start, start + batch_size)
-            latents = model.encode(x[part], source[part])
+            own = model.encode(x[part], source[part])
+            moved = model.transfer(own, given[part], generator)
+            other = source[part] != given[part]
+            latents = tuple(
+                torch.where(other.view(-1, *[1] * (a.ndim - 1)), b, a)
+                for a, b in zip(own, moved, strict=True)
+            )
             parts.append(model.decode(latents, given[part]).mean_image())
     return torch.cat(parts)
 

@@ -170,6 +170,11 @@ class ConditionalVAE(nn.Module):
     def decode(self, latents: Latents, y: Labels) -> ImageDistribution:
         return self._image_distribution(self.prior.settle(latents[0], y), y)
 
+    def transfer(
+        self, latents: Latents, given: Labels, generator: torch.Generator | None = None
+    ) -> Latents:
+        return latents
+
     def log_prior(self, latents: Latents, y: Labels) -> Float[Tensor, "batch"]:
         return self.prior.carried_log_prob(latents[0], y)
 

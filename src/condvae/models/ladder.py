@@ -132,6 +132,9 @@ class Ladder(nn.Module):
         patch: side of the patches that become the finest level; 1 works at full resolution.
         passage: channels that features pass through between the 1x1 level and the next.
         activation: relu, silu or gelu.
+        kept: groups of latents that a label swap keeps, from the top; the others are drawn from their
+            priors, given these and the new label. 0 keeps all.
+        fresh: temperature of those that it draws.
         recompute: keep no group's inner activations for the backward pass but compute them again, for
             a third more time (gradient checkpointing: Chen et al. 2016).
 
@@ -146,7 +149,7 @@ class Ladder(nn.Module):
         likelihood: str,
         embedding: int,
         label_reaches: tuple[str, ...],
-        label_inference: str,
+        label_inference: str = "",
         *,
         groups: tuple[int, ...] = (1, 1, 1),
         channels: tuple[int, ...] = (32, 4, 1),
@@ -156,6 +159,8 @@ class Ladder(nn.Module):
         patch: int = 2,
         passage: int = 16,
         activation: str = "silu",
+        kept: int = 0,
+        fresh: float = 1.0,
         recompute: bool = False,
     ) -> None:
         super().__init__()
@@ -164,6 +169,12 @@ class Ladder(nn.Module):
         self.classes = classes
         self.likelihood = LIKELIHOODS.build(likelihood, shape=shape)
         self.activation = activation_named(activation)
+        if not 0 <= kept <= sum(groups) or fresh < 0:
+            raise UserError(
+                f"model 'ladder': kept must be within 0 and {sum(groups)}, the number of groups, "
+                "and fresh at least 0"
+            )
+        self.kept, self.fresh = kept or sum(groups), fresh
         self.recompute = recompute
         self.patch = patch
         condition = tuple(embedding if place in label_reaches else 0 for place in ("encoder", "decoder"))
@@ -320,6 +331,13 @@ class Ladder(nn.Module):
 
     def decode(self, latents: Latents, y: Labels) -> ImageDistribution:
         return self.down(latents, y)[0]
+
+    def transfer(
+        self, latents: Latents, given: Labels, generator: torch.Generator | None = None
+    ) -> Latents:
+        if self.kept == len(latents):
+            return latents
+        return latents[: self.kept] + self.draw(given, self.fresh, generator)[self.kept :]
 
     def log_prior(self, latents: Latents, y: Labels) -> Float[Tensor, "batch"]:
         return torch.stack([normal_log_prob(u.flatten(1)) for u in latents]).sum(0)

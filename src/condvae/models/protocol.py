@@ -129,6 +129,13 @@ class ConditionalModel(Protocol):
         """The distribution over images, given latents and labels."""
         ...
 
+    def transfer(
+        self, latents: Latents, given: Labels, generator: torch.Generator | None = None
+    ) -> Latents:
+        """The latents that a swap to given labels decodes: the image's own, or, of a model that keeps
+        only some groups of them in a swap, those, and the others drawn from their priors."""
+        ...
+
     def log_prior(self, latents: Latents, y: Labels) -> Float[Tensor, "batch"]:
         """Log density `log p(z|y)` in nats, in the coordinates that `encode` gives latents in."""
         ...

@@ -92,7 +92,8 @@ class Counterfactual(nn.Module):
         assert elbo.images is not None
         log_likelihood, kl = elbo.log_likelihood.mean(), elbo.kl.sum(1).mean()
         given = (y + torch.randint_like(y, 1, self.classes)) % self.classes
-        swap, own = model.decode(elbo.latents, given).expected(), elbo.images.expected()
+        swap = model.decode(model.transfer(elbo.latents, given), given).expected()
+        own = elbo.images.expected()
 
         made, labels = self.view(torch.cat([swap, own])), torch.cat([given, y])
         convinced = F.cross_entropy(held(self.critic, made).float(), labels)
