@@ -259,7 +259,7 @@ def test_settings_that_a_ladder_has_no_use_for_are_refused(field: str) -> None:
 
 def test_a_swap_keeps_the_groups_that_it_is_told_to() -> None:
     model = build(kept=2, fresh=0.5)
-    x, y = images((1, 12, 12)), torch.arange(4)
+    x, y = 255 * (images((1, 12, 12)) > 127).to(torch.uint8), torch.arange(4)
     with torch.no_grad():
         own = model.encode(x, y)
         moved = model.transfer(own, (y + 1) % 5, torch.Generator().manual_seed(0))
