@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from condvae.models.protocol import ConditionalModel, Images, Labels, Temperature
+from condvae.models.protocol import ConditionalModel, Images, Labels, Temperature, mixed
 
 
 def swapped(
@@ -41,11 +41,7 @@ def swapped(
             part = slice(start, start + batch_size)
             own = model.encode(x[part], source[part])
             moved = model.transfer(own, given[part], generator)
-            other = source[part] != given[part]
-            latents = tuple(
-                torch.where(other.view(-1, *[1] * (a.ndim - 1)), b, a)
-                for a, b in zip(own, moved, strict=True)
-            )
+            latents = mixed(own, moved, source[part] == given[part])
             parts.append(model.decode(latents, given[part]).mean_image())
     return torch.cat(parts)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from condvae.errors import UserError
@@ -22,6 +22,14 @@ Images = UInt8[Tensor, "batch c h w"]
 Labels = Int[Tensor, "batch"]
 Latents = tuple[Tensor, ...]
 """One tensor `[..., *group_shape]` a group, top group first, in coordinates that every label shares."""
+
+
+def mixed(one: Latents, other: Latents, which: Bool[Tensor, "batch"]) -> Latents:
+    """Latents of `one` where `which` is true, else those of `other`."""
+    return tuple(
+        torch.where(which.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(one, other, strict=True)
+    )
+
 
 Temperature = float | Sequence[float]
 """Factor of the prior's noise: one for all groups of latents, or one a group, top group first."""

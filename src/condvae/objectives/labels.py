@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from condvae.data.augment import degraded, shifted
 from condvae.models.classifier import Unnormalised
-from condvae.models.protocol import ConditionalModel, Images, Labels
+from condvae.models.protocol import ConditionalModel, Images, Labels, mixed
 from condvae.objectives.base import Loss, reported, require
 from condvae.objectives.elbo import risen
 from condvae.probability.images import centred
@@ -29,6 +29,7 @@ class Counterfactual(nn.Module):
     its taking a made image for a real one of the label that it was made for, the mean of both. So a
     swap has to be of the given class and as real as a reconstruction, at once. The critic sees images
     shifted, and most of them blurred, coarsened or with noise, so that fine textures don't convince it.
+    A share of the swaps is made of latents from the prior, which makes them samples.
 
     `N` is the squared distance of a swap from the reconstruction, of pixels of -1 to 1, summed over an
     image: of all images of the class, the swap is to be the one that is nearest.
@@ -44,6 +45,7 @@ class Counterfactual(nn.Module):
         weight: of D.
         nearness: of N.
         adversary: of A.
+        samples: share of the swaps that are samples.
         rise: share of the run over which these three weights rise linearly from 0.
         width: of the critic.
     """
@@ -57,6 +59,7 @@ class Counterfactual(nn.Module):
         weight: float = 30.0,
         nearness: float = 0.0,
         adversary: float = 0.0,
+        samples: float = 0.25,
         rise: float = 0.05,
         width: int = 32,
     ) -> None:
@@ -67,14 +70,14 @@ class Counterfactual(nn.Module):
             "beta, weight, nearness and adversary must be at least 0",
         )
         require(
-            0 <= warmup <= 1 and 0 <= rise <= 1,
+            min(warmup, rise, samples) >= 0 and max(warmup, rise, samples) <= 1,
             "counterfactual",
-            "warmup and rise must be within 0 to 1",
+            "warmup, rise and samples must be within 0 to 1",
         )
         require(width >= 1, "counterfactual", "width must be at least 1")
         require(model.classes > 1, "counterfactual", "a wrong label needs two classes or more")
         require(model.uses_label, "counterfactual", "the label must reach the model; see label_reaches")
-        self.beta, self.warmup, self.rise = beta, warmup, rise
+        self.beta, self.warmup, self.rise, self.samples = beta, warmup, rise, samples
         self.weight, self.nearness, self.adversary = weight, nearness, adversary
         self.classes = model.classes
         self.critic = Unnormalised(model.shape, 2 * model.classes, width=width)
@@ -92,14 +95,16 @@ class Counterfactual(nn.Module):
         assert elbo.images is not None
         log_likelihood, kl = elbo.log_likelihood.mean(), elbo.kl.sum(1).mean()
         given = (y + torch.randint_like(y, 1, self.classes)) % self.classes
-        swap = model.decode(model.transfer(elbo.latents, given), given).expected()
-        own = elbo.images.expected()
+        drawn = torch.rand(len(y), device=y.device) < self.samples
+        latents = mixed(model.draw(given), model.transfer(elbo.latents, given), drawn)
+        swap, own = model.decode(latents, given).expected(), elbo.images.expected()
 
         made, labels = self.view(torch.cat([swap, own])), torch.cat([given, y])
         convinced = F.cross_entropy(held(self.critic, made).float(), labels)
         told = F.cross_entropy(self.critic(self.view(centred(x))).float(), y)
         told = told + F.cross_entropy(self.critic(made.detach()).float(), self.classes + labels)
-        near = (swap - own.detach()).square().flatten(1).sum(1).mean()
+        distance = (swap - own.detach()).square().flatten(1).sum(1)
+        near = distance.where(~drawn, 0.0).mean()
 
         u = torch.cat([group.flatten(1) for group in elbo.latents], 1)
         equal = torch.full((len(u), self.classes), 1 / self.classes, device=u.device)
