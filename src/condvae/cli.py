@@ -87,6 +87,8 @@ class Evaluate:
     """Judge swaps and samples, and probe the latents; --no-labels measures the likelihood alone."""
     cas: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Train a classifier on samples and test it on real images (classification accuracy score)."""
+    inception: Annotated[str, arg(metavar="FILE")] = ""
+    """An Inception network's weights, to measure the FID of as many samples as there are test images."""
     ais: int = 0
     """Test images scored by annealed importance sampling too, an independent check; 0 for none."""
     ais_steps: int = 1_000

@@ -142,6 +142,8 @@ def table_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     if "by_group" in probes:
         by_group = " ".join(f"{value:.2f}" for value in probes["by_group"])
         rows.append(("linear probe by group, top first", by_group))
+    if fid := found.get("frechet_inception_distance"):
+        rows.append((f"FID of {fid['images']:,} samples", f"{fid['fid']:.2f}"))
     if "classification_accuracy_score" in found:
         score = found["classification_accuracy_score"]
         rows.append(("classification accuracy score (trained on samples)", share(score)))

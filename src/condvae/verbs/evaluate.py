@@ -18,6 +18,7 @@ from condvae.data import LabelledImages, wrong_labels
 from condvae.errors import UserError
 from condvae.evaluation.annealing import CHAINS, annealed, sandwiched
 from condvae.evaluation.bounds import Bounds, bounds, fixed_binarisation, precision_of
+from condvae.evaluation.inception import inception_distance
 from condvae.evaluation.judge import Panel, panel_for
 from condvae.evaluation.labels import (
     classification_accuracy_score,
@@ -27,7 +28,7 @@ from condvae.evaluation.labels import (
     returned,
 )
 from condvae.evaluation.numbers import calibration_error, likelihood_numbers, mean, train_numbers
-from condvae.evaluation.outputs import outputs_of
+from condvae.evaluation.outputs import outputs_of, sampled
 from condvae.evaluation.probes import drawn_latents, inferred_labels, probe_accuracy
 from condvae.figures import bound_curve
 from condvae.files import write_json, write_picture
@@ -52,6 +53,7 @@ def evaluate(
     train_images: int = 2_000,
     labels: bool = True,
     cas: bool = False,
+    inception: str | Path | None = None,
     ais: int = 0,
     ais_steps: int = 1_000,
     out: str | Path | None = None,
@@ -70,6 +72,7 @@ def evaluate(
         train_images: training images scored beside the test images, at most as many as these; 0: none.
         labels: judge swaps and samples, and probe the latents; without, the likelihood alone.
         cas: train a classifier on as many samples as there are training images; test it on real ones.
+        inception: file of an Inception network's weights, to measure the samples' FID with.
         ais: test images, and as many made by the model, scored by annealing too; 0: none.
         ais_steps: densities that annealing goes through.
         out: the JSON file; by default the run's `evaluation.json`, or, for other images than the run's
@@ -154,6 +157,10 @@ def evaluate(
                 panel = panel_for(train, loaded.device, line.show)
             with _timed(seconds, "labels", line):
                 result |= _labels(loaded, panel, real, observed, y, test, seed)
+            if inception:
+                made = sampled(model, torch.arange(len(y), device=y.device) % test.classes, seed=seed)
+                distance = inception_distance(real, made, inception)
+                result["frechet_inception_distance"] = {"fid": distance, "images": len(y)}
             with _timed(seconds, "probes", line):
                 result["latent_probe_accuracy"] = _probes(loaded, train, test, seed)
         if cas:
