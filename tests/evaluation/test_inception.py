@@ -1,4 +1,4 @@
-"""The inception distance asks torchmetrics, with what it needs, or says in a sentence what is missing."""
+"""The inception distance asks torchmetrics, or says in a sentence what is missing."""
 
 from __future__ import annotations
 
