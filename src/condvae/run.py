@@ -11,6 +11,7 @@ figures/*.png        swap.json        evaluation.json        README.md
 
 from __future__ import annotations
 
+import time
 import typing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -80,6 +81,34 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: no GPU that PyTorch can use was found; use --device cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """`bf16` or `fp32`; `auto` times a small matrix product in both on this device.
+
+    Some processors have fast bf16 units, and on others bf16 is emulated, a hundred times slower than
+    float32; no list of names is as reliable as a millisecond's trial.
+
+    Raises:
+        UserError: the name is unknown.
+    """
+    if precision in ("fp32", "bf16"):
+        return precision
+    if precision != "auto":
+        raise UserError(f"--training.precision {precision}: use auto, fp32 or bf16")
+    times = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(256, 256, dtype=dtype, device=device)
+        times[dtype] = min(_seconds(matrix, device) for _ in range(30))
+    return "bf16" if times[torch.bfloat16] < 0.7 * times[torch.float32] else "fp32"
+
+
+def _seconds(matrix: Tensor, device: torch.device) -> float:
+    start = time.perf_counter()
+    _ = matrix @ matrix
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 def load(path: str | Path, device: str = "auto") -> Run:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,7 +24,7 @@ FIRST = 0.3
 the first three of ten."""
 TYPICAL = 0.95
 """A swap's neighbour may be as far as that of this share of the real reconstructions."""
-ALIKE = 0.2
+ALIKE = 0.1
 """A swap's own input is to be among the nearest of this share of all inputs."""
 
 
@@ -36,7 +37,8 @@ class Counterfactuals:
             first three of ten.
         typical: no further from the nearest reconstruction of a real image of the given class than 95%
             of these are from each other, in the features of a network that is no judge.
-        alike: nearer in style to its own input than to 80% of all inputs.
+        alike: nearer in style to its own input than to 90% of all inputs, style being how an image
+            deviates from what is usual in its class.
     """
 
     read: Bools
@@ -57,19 +59,19 @@ class Counterfactuals:
 def counterfactuals(
     panel: Panel,
     inputs: Images,
+    labels: NDArray[np.int64],
     outputs: Images,
     given: NDArray[np.int64],
     references: Images,
-    labels: NDArray[np.int64],
 ) -> Counterfactuals:
     """Look at swaps, each of an input of the same place.
 
     Arguments:
         inputs: real test images.
+        labels: their true labels.
         outputs: what the model makes of them under
         given: labels, every one of them wrong.
-        references: the model's reconstructions of real images, those of the inputs say, and
-        labels: their true labels.
+        references: the model's reconstructions of the inputs.
     """
     first = max(1, round(FIRST * (int(max(given.max(), labels.max())) + 1)))
     read = np.ones(len(given), bool)
@@ -77,14 +79,43 @@ def counterfactuals(
         read &= predict(judge, outputs) == given
     for judge in panel.others.values():
         read &= place_of(judge, outputs, given) < first
-    rank = nearness_rank(style_vector(outputs), style_vector(inputs))
+    usual = Usual.of(style_vector(inputs), labels)
+    rank = nearness_rank(
+        usual.deviation(style_vector(outputs), given), usual.deviation(style_vector(inputs), labels)
+    )
+    features = panel.reader.features
     return Counterfactuals(
         read=read,
-        typical=typical(
-            panel.reader.features(outputs), given, panel.reader.features(references), labels
-        ),
+        typical=typical(features(outputs), given, features(references), labels),
         alike=(rank <= ALIKE).cpu().numpy(),
     )
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What an attribute usually is in each class.
+
+    A 1 is narrower than a 0: a wide 1 that becomes a wide 0 has kept its style. So style is how an image
+    deviates from what is usual for its class.
+
+    Arguments:
+        mean, spread: of every class; of a class without images, those of all.
+    """
+
+    mean: Float[Tensor, "classes d"]
+    spread: Float[Tensor, "classes d"]
+
+    @classmethod
+    def of(cls, values: Float[Tensor, "n d"], labels: NDArray[np.int64]) -> Usual:
+        """As measured of real images."""
+        classes = [values[torch.from_numpy(labels == label)] for label in range(labels.max() + 1)]
+        parts = [part if len(part) > 1 else values for part in classes]
+        return cls(torch.stack([p.mean(0) for p in parts]), torch.stack([p.std(0) for p in parts]))
+
+    def deviation(self, values: Float[Tensor, "n d"], labels: NDArray[np.int64]) -> Float[Tensor, "n d"]:
+        """How far values are from their class's mean, in its standard deviations."""
+        which = torch.from_numpy(np.minimum(labels, len(self.mean) - 1)).to(values.device)
+        return (values - self.mean[which]) / self.spread[which].clamp(min=1e-6)
 
 
 def typical(
@@ -103,14 +134,25 @@ def typical(
     return found
 
 
-def style_kept(inputs: Images, others: dict[str, Images]) -> dict[str, dict[str, float]]:
+def style_kept(
+    inputs: Images,
+    labels: NDArray[np.int64],
+    others: dict[str, tuple[Images, NDArray[np.int64]]],
+) -> dict[str, dict[str, float]]:
     """How far attributes of inputs are found again in sets of other images, each made of the input of
-    the same place: Pearson's correlation over the set, the mean over an attribute's components."""
-    of_inputs = style(inputs)
-    found: dict[str, dict[str, float]] = {name: {} for name in of_inputs}
-    for kind, images in others.items():
+    the same place: Pearson's correlation of the deviations from what is usual in a class (`Usual`), over
+    the set, the mean over an attribute's components.
+
+    Arguments:
+        others: sets of images, and the classes that they are to be of.
+    """
+    attributes = style(inputs)
+    usual = {name: Usual.of(values, labels) for name, values in attributes.items()}
+    own = {name: usual[name].deviation(values, labels) for name, values in attributes.items()}
+    found: dict[str, dict[str, float]] = {name: {} for name in own}
+    for kind, (images, of) in others.items():
         for name, values in style(images).items():
-            found[name][kind] = correlation(of_inputs[name], values)
+            found[name][kind] = correlation(own[name], usual[name].deviation(values, of))
     return found
 
 

@@ -6,7 +6,6 @@ Images are uint8 `[n, C, H, W]`; measures are float32, a row an image, and know 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -122,15 +121,9 @@ def strokes(images: Images) -> dict[str, Float[Tensor, "n 1"]]:
 
 
 def style_vector(images: Images) -> Float[Tensor, "n d"]:
-    """What two images are compared by, to say that one is drawn like the other.
-
-    Strokes of grey images, each divided by what it usually varies by; `layout-4` of colour images.
-    """
+    """What two images are compared by, to say that one is drawn like the other: slant, thickness and
+    width of grey images (nearly all digits have the same height), `layout-4` of colour images."""
     if images.shape[1] == 3:
         return layout(images, 4)
     found = strokes(images)
-    return torch.cat([found[name] / unit for name, unit in STROKE_UNITS.items()], 1)
-
-
-STROKE_UNITS: Mapping[str, float] = {"slant": 0.3, "thickness": 0.4, "width": 2.0}
-"""About the standard deviations over MNIST. Height is left out: nearly all digits have the same."""
+    return torch.cat([found[name] for name in ("slant", "thickness", "width")], 1)

@@ -30,6 +30,7 @@ from condvae.errors import UserError
 from condvae.evaluation.descriptors import oriented_gradients
 from condvae.files import read_tensors, write_tensors
 from condvae.models.classifier import CLASSIFIERS, Classifier
+from condvae.run import choose_precision
 
 Images = UInt8[Tensor, "n c h w"]
 Progress = Callable[[float], None]
@@ -46,7 +47,7 @@ LANDMARKS = 2_000
 NETWORKS = {"residual": 1, "plain": 2}
 """The networks that judge, and their seeds."""
 READER = ("mixer", 3)
-"""The network whose features realism is measured in, and its seed."""
+"""The network whose features realism is measured in, and its seed. It is trained half as long."""
 
 
 class Judge(Protocol):
@@ -112,7 +113,7 @@ class KernelJudge:
         """Fit to training images as they are, and to the same ones degraded."""
         generator = torch.Generator().manual_seed(4)
         order = torch.randperm(len(train), generator=generator)
-        images = torch.from_numpy(np.ascontiguousarray(train.images[order[:LANDMARKS].numpy()]))
+        images = torch.tensor(train.images[order[:LANDMARKS].numpy()])
         landmarks = oriented_gradients(images)
         spread = torch.cdist(landmarks, landmarks).square().mean()
         width = float(1 / spread.clamp(min=1e-6))
@@ -123,7 +124,7 @@ class KernelJudge:
         for start in range(0, len(train), 1000):
             part = slice(start, start + 1000)
             labels = F.one_hot(torch.from_numpy(train.labels[part]), train.classes).double()
-            clean = torch.from_numpy(np.ascontiguousarray(train.images[part]))
+            clean = torch.tensor(train.images[part])
             for images in (clean, to_uint8(degraded(to_input(clean), generator))):
                 similar = kernel(oriented_gradients(images), landmarks, width).double()
                 gram += similar.T @ similar
@@ -208,7 +209,7 @@ def _network(
     name: str, seed: int, train: LabelledImages, device: torch.device, progress: Progress
 ) -> NeuralJudge:
     width, most = SIZES[train.shape[0]]
-    images_seen = min(most, EPOCHS * len(train))
+    images_seen = min(most, EPOCHS * len(train)) // (2 if name == READER[0] else 1)
     path = _cached(train, f"{name}-{width}-{images_seen}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2026 + seed)
@@ -265,12 +266,15 @@ def train_classifier(
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.3, total_steps=steps, pct_start=0.2)
     generator = torch.Generator().manual_seed(seed)
+    bf16 = choose_precision("auto", device) == "bf16"
     step = 0
     for epoch in range(math.ceil(steps / batches.steps_per_epoch)):
         for images, labels in batches.epoch(epoch):
             seen = shifted(to_input(images), generator, mirror=images.shape[1] == 3)
             seen = degraded(seen, generator) if degrade else seen
-            loss = F.cross_entropy(classifier(seen), labels, label_smoothing=0.1)
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                logits = classifier(seen)
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=0.1)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()

@@ -143,21 +143,21 @@ def counterfactual_numbers(panel: Panel, outputs: Outputs, seed: int = 0) -> dic
     found = counterfactuals(
         panel,
         outputs.real,
+        outputs.labels,
         outputs.swaps,
         outputs.given,
         outputs.reconstructions,
-        outputs.labels,
     )
     random = another_of_class(outputs.labels, outputs.given, np.random.default_rng(seed))
     others = {
-        "swaps": outputs.swaps,
-        "reconstructions": outputs.reconstructions,
-        "random_image": outputs.real[torch.from_numpy(random)],
+        "swaps": (outputs.swaps, outputs.given),
+        "reconstructions": (outputs.reconstructions, outputs.labels),
+        "random_image": (outputs.real[torch.from_numpy(random)], outputs.given),
     }
     return {
         "counterfactual_score": found.score,
         "counterfactual_shares": found.shares,
-        "style": style_kept(outputs.real, others),
+        "style": style_kept(outputs.real, outputs.labels, others),
     }
 
 

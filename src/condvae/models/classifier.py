@@ -141,44 +141,50 @@ class Plain(Classifier):
 
 
 class Mix(nn.Module):
-    """A convolution in space, with a shortcut, and then one over channels (Trockman and Kolter 2022)."""
+    """Layers over places and then over channels, each with a shortcut (Tolstikhin et al. 2021)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, places: int, channels: int) -> None:
         super().__init__()
-        self.space, self.space_norm = _conv(channels, channels, 5, channels), nn.BatchNorm2d(channels)
-        self.across, self.across_norm = _conv(channels, channels, 1), nn.BatchNorm2d(channels)
+        self.place_norm, self.channel_norm = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.places = nn.Sequential(
+            nn.Linear(places, 2 * places), nn.GELU(), nn.Linear(2 * places, places)
+        )
+        self.channels = nn.Sequential(
+            nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels)
+        )
 
-    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
-        x = x + self.space_norm(F.gelu(self.space(x)))
-        return self.across_norm(F.gelu(self.across(x)))
+    def forward(self, x: Float[Tensor, "batch p c"]) -> Float[Tensor, "batch p c"]:
+        x = x + self.places(self.place_norm(x).mT).mT
+        return x + self.channels(self.channel_norm(x))
 
 
 class Mixer(Classifier):
-    """Patches of 2x2 (4x4, of larger images), mixed at one resolution throughout.
+    """No convolution at all: patches, about eight a side, whose places and channels are mixed in turn.
 
     Arguments:
         shape, classes: as in `Residual`.
 
     Keyword arguments:
-        width: a sixth of its channels.
+        width: a quarter of its channels.
     """
 
-    depth = 5
+    depth = 4
 
     def __init__(self, shape: Shape, classes: int, *, width: int = 16) -> None:
         super().__init__()
-        self.side = 2 if min(shape[1:]) < 48 else 4
-        channels = 6 * width
-        self.stem, self.stem_norm = _conv(shape[0] * self.side**2, channels, 1), nn.BatchNorm2d(channels)
-        self.mixes = nn.ModuleList(Mix(channels) for _ in range(self.depth))
+        self.side = max(1, round(min(shape[1:]) / 8))
+        places = math.prod(-(-side // self.side) for side in shape[1:])
+        channels = 4 * width
+        self.stem = nn.Linear(shape[0] * self.side**2, channels)
+        self.mixes = nn.ModuleList(Mix(places, channels) for _ in range(self.depth))
+        self.norm = nn.LayerNorm(channels)
         self.head = nn.Linear(channels, classes)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def features(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch f"]:
-        x = self.stem_norm(F.gelu(self.stem(_patches(x, self.side))))
+        x = self.stem(_patches(x, self.side).flatten(2).mT)
         for mix in self.mixes:
             x = mix(x)
-        return x.mean((2, 3))
+        return self.norm(x.mean(1))
 
 
 # ---------------------------------------------------------------------------------------- unnormalised

@@ -26,7 +26,7 @@ from condvae.files import write_text
 from condvae.models.families import build_model
 from condvae.models.protocol import ConditionalModel
 from condvae.objectives import OBJECTIVES, Loss
-from condvae.run import CHECKPOINT, CONFIG, MODEL, choose_device, save_model
+from condvae.run import CHECKPOINT, CONFIG, MODEL, choose_device, choose_precision, save_model
 from condvae.training.checkpoint import read_checkpoint, restore, save_checkpoint
 from condvae.training.ema import WeightAverage
 from condvae.training.monitor import Monitor
@@ -344,34 +344,6 @@ def _check(settings: TrainingConfig) -> None:
         raise UserError(f"--training.ema must be within 0 to 0.25, not {settings.ema}")
     if settings.schedule not in ("cosine", "constant"):
         raise UserError(f"--training.schedule {settings.schedule}: use cosine or constant")
-
-
-def choose_precision(precision: str, device: torch.device) -> str:
-    """`bf16` or `fp32`; `auto` times a small matrix product in both on this device.
-
-    Some processors have fast bf16 units, and on others bf16 is emulated, a hundred times slower than
-    float32; no list of names is as reliable as a millisecond's trial.
-
-    Raises:
-        UserError: the name is unknown.
-    """
-    if precision in ("fp32", "bf16"):
-        return precision
-    if precision != "auto":
-        raise UserError(f"--training.precision {precision}: use auto, fp32 or bf16")
-    times = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        matrix = torch.ones(256, 256, dtype=dtype, device=device)
-        times[dtype] = min(_seconds(matrix, device) for _ in range(30))
-    return "bf16" if times[torch.bfloat16] < 0.7 * times[torch.float32] else "fp32"
-
-
-def _seconds(matrix: Tensor, device: torch.device) -> float:
-    start = time.perf_counter()
-    _ = matrix @ matrix
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def describe_device(device: torch.device) -> str:
