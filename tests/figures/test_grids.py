@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from condvae.figures import label_grid, pairs, sample_grid
-from condvae.figures.grids import ACCENT, GAP, LINE, MARGIN, PAIR_GAP, PAPER, fitted, font, picture
+from condvae.figures.grids import ACCENT, GAP, LINE, MARGIN, PAIR_GAP, PAPER, as_picture, fitted, font
 
 
 def numbered(number: int, shape: tuple[int, int, int] = (1, 28, 28)) -> np.ndarray:
@@ -44,7 +44,7 @@ def test_twenty_five_pairs_stand_five_a_row_output_beside_input() -> None:
 
 def test_every_pixel_is_drawn_as_a_crisp_square() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32)).astype(np.uint8)
-    drawn = np.asarray(picture(pixels, 96))
+    drawn = np.asarray(as_picture(pixels, 96))
     assert drawn.shape == (96, 96, 3)
     assert (drawn[::3, ::3].transpose(2, 0, 1) == pixels).all()
     assert (drawn[::3, ::3] == drawn[2::3, 2::3]).all()
@@ -53,9 +53,9 @@ def test_every_pixel_is_drawn_as_a_crisp_square() -> None:
 def test_white_black_and_colour_stay_what_they_are() -> None:
     image = np.zeros((1, 3, 8, 8), np.uint8)
     image[0, 0] = 255
-    assert picture(image[0], 8).getpixel((3, 3)) == (255, 0, 0)
+    assert as_picture(image[0], 8).getpixel((3, 3)) == (255, 0, 0)
     for value in (0, 255):
-        assert picture(np.full((1, 8, 8), value, np.uint8), 16).getpixel((1, 1)) == (value,) * 3
+        assert as_picture(np.full((1, 8, 8), value, np.uint8), 16).getpixel((1, 1)) == (value,) * 3
 
 
 @pytest.mark.parametrize(
