@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from condvae.data.batches import Batches
 from condvae.data.dataset import LabelledImages
 from condvae.data.download import cache_folder
 from condvae.errors import UserError
+from condvae.evaluation.bounds import precision_of
 from condvae.files import read_tensors, write_tensors
 from condvae.models.classifier import Classifier
 
@@ -26,8 +28,8 @@ BATCH = 128
 SIZES = {1: (16, 240_000), 3: (32, 600_000)}
 """Width of a judge and images in its training, by channels: colour photographs need far more than grey
 drawings."""
-EPOCHS = 30
-"""A judge of few images ends after this many passes over them."""
+EPOCHS, LEAST_STEPS = 30, 100
+"""A judge of few images ends after this many passes over them, but not before that many steps."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,18 @@ class Judge:
     key: str
 
     @torch.no_grad()
+    def log_probabilities(
+        self, images: UInt8[Tensor, "n c h w"], batch_size: int = 1000
+    ) -> Float[Tensor, "n classes"]:
+        """Log class probabilities of uint8 images."""
+        parts = [self.classifier(to_input(part)) for part in images.split(batch_size)]
+        return torch.cat(parts).log_softmax(1)
+
     def probabilities(
         self, images: UInt8[Tensor, "n c h w"], batch_size: int = 1000
     ) -> Float[Tensor, "n classes"]:
         """Class probabilities of uint8 images."""
-        parts = [self.classifier(to_input(part)) for part in images.split(batch_size)]
-        return torch.cat(parts).softmax(1)
+        return self.log_probabilities(images, batch_size).exp()
 
     def predict(self, images: UInt8[Tensor, "n c h w"]) -> NDArray[np.int64]:
         """The likeliest class of each image."""
@@ -101,33 +109,54 @@ def train_judge(
     device: torch.device,
     images_seen: int,
     progress: Callable[[float], None],
-) -> None:
+    *,
+    seconds: float = math.inf,
+    precision: str = "fp32",
+    seed: int = 1,
+) -> int:
     """Train by label-smoothed cross-entropy on shifted (and, in colour, mirrored) images.
 
-    The learning rate rises and falls once (Smith and Topin 2018).
+    The learning rate rises and falls once (Smith and Topin 2018). Where the time is too short for all
+    images, it goes through its course faster, so that it has always fallen at the end.
+
+    Arguments:
+        images_seen: length of the training.
+        progress: told the share that is done.
+        seconds: length of the training, if it is not over sooner.
+        precision: of the network: fp32 or bf16.
+
+    Returns:
+        The number of steps that were taken.
     """
     classifier.train().to(device)
-    batches = Batches(train, BATCH, device, seed=1)
-    steps = max(100, images_seen // batches.batch_size)
+    batches = Batches(train, BATCH, device, seed=seed)
+    steps = max(LEAST_STEPS, images_seen // batches.batch_size)
     optimiser = torch.optim.SGD(
         classifier.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.3, total_steps=steps, pct_start=0.2)
-    generator = torch.Generator().manual_seed(2)
-    step = 0
+    generator = torch.Generator().manual_seed(seed + 1)
+    began = time.monotonic()
+    done = taken = 0
     for epoch in range(math.ceil(steps / batches.steps_per_epoch)):
         for images, labels in batches.epoch(epoch):
             seen = shifted(to_input(images), generator, mirror=images.shape[1] == 3)
-            loss = F.cross_entropy(classifier(seen), labels, label_smoothing=0.1)
+            with precision_of(precision, device):
+                logits = classifier(seen)
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=0.1)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
-            schedule.step()
-            step += 1
-            if step % 10 == 0:
-                progress(step / steps)
-            if step == steps:
-                return
+            taken += 1
+            due = min(steps, math.floor((time.monotonic() - began) / seconds * steps))
+            for _ in range(max(1, due - done)):
+                schedule.step()
+            done = max(done + 1, due)
+            if taken % 10 == 0:
+                progress(done / steps)
+            if done == steps:
+                return taken
+    return taken
 
 
 def shifted(
