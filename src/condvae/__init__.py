@@ -5,6 +5,7 @@ import condvae
 run = condvae.train("mnist-sample", "runs/demo")
 condvae.swap(run); condvae.evaluate(run); condvae.sample(run)
 model = condvae.load(run).model
+result = condvae.audit(images, labels)
 ```
 """
 
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from condvae.run import load as load
+    from condvae.verbs.audit import audit as audit
     from condvae.verbs.evaluate import evaluate as evaluate
     from condvae.verbs.sample import sample as sample
     from condvae.verbs.swap import swap as swap
@@ -24,12 +26,13 @@ __version__ = "0.1.0"
 _WHERE = {
     "load": "condvae.run",
     "train": "condvae.verbs.train",
+    "audit": "condvae.verbs.audit",
     "swap": "condvae.verbs.swap",
     "evaluate": "condvae.verbs.evaluate",
     "sample": "condvae.verbs.sample",
 }
 
-__all__ = ["__version__", "evaluate", "load", "sample", "swap", "train"]
+__all__ = ["__version__", "audit", "evaluate", "load", "sample", "swap", "train"]
 
 
 def __getattr__(name: str) -> Any:
