@@ -116,23 +116,14 @@ class LatentNeighbours:
 
 @torch.no_grad()
 def latent_means(task: Task, data: LabelledImages) -> Column:
-    """The generative model's latents without the label's help: the mean over labels of `E q(z|x,y)`."""
+    """The generative model's latents, every image encoded under the first label, which tells nothing."""
     model = load_run(task.folder / generating.FOLDER, task.device.type).model
     parts = []
     for start in range(0, len(data), CHUNK):
         x = torch.tensor(data.images[start : start + CHUNK], device=task.device)
-        x = fixed_binarisation(model, x, 0)
-        by_label = [
-            torch.cat(
-                [
-                    group.flatten(1)
-                    for group in model.encode(x, torch.full((len(x),), y, device=x.device))
-                ],
-                1,
-            )
-            for y in range(min(model.classes, 10))
-        ]
-        parts.append(torch.stack(by_label).mean(0).cpu().numpy())
+        y = torch.zeros(len(x), dtype=torch.long, device=task.device)
+        groups = model.encode(fixed_binarisation(model, x, 0), y)
+        parts.append(torch.cat([group.flatten(1) for group in groups], 1).cpu().numpy())
     return np.concatenate(parts)
 
 

@@ -114,7 +114,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Audit:
-    """Find labels that are probably wrong, each image judged by models that haven't seen it."""
+    """Find labels that are probably wrong, each image judged by models that haven't seen it.
+
+    What was decided on its report.html is applied by: condvae audit apply DECISIONS --out DIR
+    """
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
     """A dataset's name, a folder of class folders, a .zip of them, or an .npz."""
