@@ -54,16 +54,16 @@ def refused(
 def test_help_answers_without_loading_anything_heavy() -> None:
     code = (
         "import sys; from condvae import cli; cli.run(['--help']); cli.run(['recipes']);"
-        "heavy = {'torch', 'sklearn', 'matplotlib', 'accelerate', 'PIL'} & set(sys.modules);"
+        "heavy = {'torch', 'sklearn', 'matplotlib', 'accelerate', 'PIL', 'pandas'} & set(sys.modules);"
         "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for word in ("train", "swap", "evaluate", "sample", "data", "recipes", "mnist-notebook"):
+    for word in ("train", "swap", "evaluate", "sample", "audit", "data", "recipes", "mnist-notebook"):
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("verb", ["swap", "evaluate", "sample", "data", "train"])
+@pytest.mark.parametrize("verb", ["swap", "evaluate", "sample", "data", "train", "audit"])
 def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [verb, "mnist-sample", "--help"] if verb == "train" else [verb, "--help"]
     with pytest.raises(SystemExit) as ended:
@@ -339,6 +339,12 @@ def test_wrong_verbs_recipes_and_flags(
         ("no such file or folder", ["evaluate", run, "--data", "nowhere"]),
         ("--device tpu", ["swap", run, "--device", "tpu"]),
         ("condvae swap", ["swap"]),
+        ("--minutes 0", ["audit", "mnist-sample", "--minutes", "0"]),
+        ("--budget 0", ["audit", "mnist-sample", "--budget", "0"]),
+        ("did you mean 'generative'", ["audit", "mnist-sample", "--scores", "generativ"]),
+        ("no dataset of that name", ["audit", "minst"]),
+        ("cannot be read", ["audit", "apply", "nowhere.json", "--out", "copy"]),
+        ("--out", ["audit", "apply", "nowhere.json"]),
     ]
     for expected, arguments in said:
         assert expected in refused(capsys, monkeypatch, *arguments)

@@ -5,6 +5,7 @@ import condvae
 run = condvae.train("mnist-sample", "runs/demo")
 condvae.swap(run); condvae.evaluate(run); condvae.sample(run)
 model = condvae.load(run).model
+result = condvae.audit(images, labels)
 ```
 """
 
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from condvae.run import load as load
+    from condvae.verbs.audit import audit as audit
     from condvae.verbs.evaluate import evaluate as evaluate
     from condvae.verbs.journeys import interpolate as interpolate
     from condvae.verbs.journeys import traverse as traverse
@@ -26,6 +28,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "load": "condvae.run",
     "train": "condvae.verbs.train",
+    "audit": "condvae.verbs.audit",
     "swap": "condvae.verbs.swap",
     "evaluate": "condvae.verbs.evaluate",
     "sample": "condvae.verbs.sample",
@@ -33,7 +36,17 @@ _WHERE = {
     "traverse": "condvae.verbs.journeys",
 }
 
-__all__ = ["__version__", "evaluate", "interpolate", "load", "sample", "swap", "train", "traverse"]
+__all__ = [
+    "__version__",
+    "audit",
+    "evaluate",
+    "interpolate",
+    "load",
+    "sample",
+    "swap",
+    "train",
+    "traverse",
+]
 
 
 def __getattr__(name: str) -> Any:

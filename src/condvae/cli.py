@@ -19,6 +19,7 @@ import condvae
 from condvae.config import Config, load_recipe, recipe_names
 from condvae.errors import UserError
 
+SUSPECTS_SHOWN = 15
 DataRoot = Annotated[str, arg(metavar="DIR")]
 
 
@@ -178,6 +179,53 @@ class Traverse:
 
 
 @dataclass(frozen=True)
+class Audit:
+    """Find labels that are probably wrong, each image judged by models that haven't seen it.
+
+    What was decided on its report.html is applied by: condvae audit apply DECISIONS --out DIR
+    """
+
+    source: Annotated[Positional[str], arg(metavar="SOURCE")]
+    """A dataset's name, a folder of class folders, a .zip of them, or an .npz."""
+    split: str = "train"
+    """train, test or all; a source that doesn't tell them apart is audited whole."""
+    folds: int = 5
+    """Parts that the images are divided into; each is judged by what trained on the others."""
+    minutes: float = 10.0
+    """How long it may take, about; less where the images are few."""
+    scores: str = "combined"
+    """What to rank by: combined, classifier, neighbours or generative."""
+    budget: int = 200
+    """Suspects of each kind that the report shows."""
+    image_size: int = 0
+    """Side that images are cropped and resized to; 0 keeps the source's, up to 64."""
+    out: Annotated[str, arg(metavar="DIR")] = ""
+    """Folder of the results; by default runs/audit- and the source's name."""
+    data_root: DataRoot = ""
+    """Where datasets are looked for before anything is downloaded (or set CONDVAE_DATA)."""
+    seed: int = 0
+    """Of the folds and of everything that is trained."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on with what was interrupted in --out."""
+
+
+@dataclass(frozen=True)
+class AuditApply:
+    """Write a corrected copy of audited data; the data itself is never touched."""
+
+    decisions: Annotated[Positional[str], arg(metavar="DECISIONS")]
+    """The file that an audit's report.html saved."""
+    out: Annotated[str, arg(metavar="DIR")]
+    """A new folder: of class folders, or for the new .zip or .npz."""
+    source: Annotated[str, arg(metavar="SOURCE")] = ""
+    """Where the data is now, if not where it was audited."""
+    data_root: DataRoot = ""
+    """Where datasets are looked for, if not where the audit found them."""
+
+
+@dataclass(frozen=True)
 class DataList:
     """The datasets that have a name."""
 
@@ -288,6 +336,51 @@ def run_traverse(command: Traverse) -> None:
         say(path)
 
 
+def run_audit(command: Audit) -> None:
+    """Audit, and print the numbers and the first suspects."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from condvae.training.trainer import Interrupted
+    from condvae.verbs.audit import audit_source
+
+    try:
+        result = audit_source(**_given(command))
+    except (Interrupted, KeyboardInterrupt):
+        say("stopped; go on with the same command and --resume")
+        raise SystemExit(130) from None
+    found = result.numbers
+    low, high = found["estimated_errors_interval"]
+    table = Table(
+        title=escape(f"{found['source']}, {found['split']}: {found['images']:,} images, of which about ")
+        + f"{found['estimated_errors']:,.0f} have a wrong label ({low:,.0f} to {high:,.0f})",
+        caption="; ".join(
+            [
+                *(f"{kind}: {count:,}" for kind, count in found["suspects"].items() if count),
+                f"by calibration, {found['estimated_errors_by_calibration']:,.0f} labels are wrong",
+            ]
+        ),
+    )
+    for column in ("kind", "rank", "image", "given", "suggested", "score"):
+        table.add_column(column)
+    for index, file, given, suggested, score, rank, kind in result.issue_rows()[:SUSPECTS_SHOWN]:
+        cells = (kind, str(rank), file or str(index), given, suggested, f"{score:.2g}")
+        table.add_row(*(escape(cell) for cell in cells))
+    Console(highlight=False).print(table)
+    for path in found["files"]:
+        say(path)
+
+
+def run_audit_apply(command: AuditApply) -> None:
+    """Write the corrected copy, and say what was done."""
+    from condvae.verbs.audit import apply
+
+    done = apply(**_given(command))
+    say(f"{done['relabelled']:,} relabelled, {done['dropped']:,} dropped, {done['kept']:,} kept")
+    say(done["path"])
+
+
 def run_data(command: Data) -> None:
     """List the datasets, or describe one as JSON."""
     from condvae.data import info, list_sources
@@ -330,6 +423,8 @@ VERBS: dict[str, tuple[type, Callable[..., None]]] = {
     "sample": (Sample, run_sample),
     "interpolate": (Interpolate, run_interpolate),
     "traverse": (Traverse, run_traverse),
+    "audit": (Audit, run_audit),
+    "audit apply": (AuditApply, run_audit_apply),
     "data": (Data, run_data),
     "recipes": (Recipes, run_recipes),
 }
@@ -345,6 +440,7 @@ Conditional variational autoencoders on labelled images.
   condvae sample RUN     make up images by class
   condvae interpolate RUN FROM TO   the way from one image to another, under several labels
   condvae traverse RUN   what single latents do to an image
+  condvae audit SOURCE   find labels that are probably wrong (and audit apply: correct them in a copy)
   condvae data           list datasets (data list), or describe one (data info SOURCE)
   condvae recipes        list the recipes
 
@@ -360,7 +456,7 @@ def run(arguments: Sequence[str]) -> None:
         UserError: something is wrong that the user can put right.
         SystemExit: after help, and after flags that can't be parsed (code 2).
     """
-    verb, *rest = arguments or ["--help"]
+    verb, rest = verb_of(arguments or ["--help"])
     if verb in ("-h", "--help"):
         say(HELP)
         return
@@ -390,6 +486,14 @@ def run(arguments: Sequence[str]) -> None:
     begun = load_recipe(rest[0])
     command = parse(Train, rest[1:], f"{program} {rest[0]}", default=Train(config=begun))
     act(command, rest[0], begun)
+
+
+def verb_of(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The verb, of one word or two, and what follows it. (A source called apply is written ./apply.)"""
+    verb, *rest = arguments
+    if rest and f"{verb} {rest[0]}" in VERBS:
+        return f"{verb} {rest[0]}", rest[1:]
+    return verb, rest
 
 
 def parse(kind: type, arguments: Sequence[str], program: str, **options: Any) -> Any:

@@ -47,9 +47,29 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def as_utf8(text: str) -> str:
+    """The text, with question marks for what UTF-8 has no bytes for: file names may be of any bytes."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically; numbers that JSON has no word for become null."""
     write_text(path, json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, what: str) -> Any:
+    """A JSON file's value.
+
+    Arguments:
+        what: to do if it can't be read, for the message.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: missing or damaged ({error}); {what}") from error
 
 
 def finite(value: Any) -> Any:

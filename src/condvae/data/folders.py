@@ -133,6 +133,8 @@ class Listing:
     class_names: tuple[str, ...]
     divided: bool
     """Whether the source itself tells train from test."""
+    depth: int
+    """Which part of a path names the class."""
 
 
 def listing(container: Container, split: str) -> Listing:
@@ -170,7 +172,7 @@ def listing(container: Container, split: str) -> Listing:
     number = {name: index for index, name in enumerate(names)} | {UNLABELLED: -1}
     chosen.sort(key=lambda e: (natural_order(e.path.parts[depth]), natural_order(str(e.path))))
     labels = np.array([number[entry.path.parts[depth]] for entry in chosen], dtype=np.int64)
-    return Listing(chosen, labels, tuple(names), divided)
+    return Listing(chosen, labels, tuple(names), divided, depth)
 
 
 def _common_depth(paths: Sequence[PurePosixPath]) -> int:
@@ -211,7 +213,7 @@ def load_container(
         UserError: no class folders; an image is unreadable, and they aren't to be skipped.
     """
     found = listing(container, split)
-    shape = _shape(container, found, image_size, channels)
+    shape = decoded_shape(container, found, image_size, channels)
     key = hashlib.sha256(repr((FORMAT, shape, skip_unreadable, found.class_names)).encode())
     for entry, label in zip(found.entries, found.labels, strict=True):
         key.update(repr((str(entry.path), entry.mark, int(label))).encode())
@@ -302,7 +304,9 @@ def _from_cache(place: Path, name: str, split: str, found: Listing) -> LabelledI
         return None
 
 
-def _shape(container: Container, found: Listing, image_size: int, channels: int) -> tuple[int, int, int]:
+def decoded_shape(
+    container: Container, found: Listing, image_size: int, channels: int
+) -> tuple[int, int, int]:
     """`(C, H, W)` to decode to: as asked, or else as the first readable image is."""
     from condvae.data.images import UNREADABLE, open_image
 

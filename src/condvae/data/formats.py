@@ -135,12 +135,20 @@ def read_npz(path: Path, split: str) -> tuple[Arrays, bool]:
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         hint = "objects are never loaded" if "pickle" in str(error) else "is it an npz file, and whole?"
         raise UserError(f"{path}: cannot be read as npz; {hint}") from error
-    return _checked(path, images, labels, names), divided
+    return checked(path, images, labels, names), divided
 
 
-def _checked(
-    path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], names: np.ndarray | None
+def checked(
+    path: Path | str, images: NDArray[np.uint8], labels: NDArray[np.int64], names: np.ndarray | None
 ) -> Arrays:
+    """Arrays as an npz may have them, in the one layout that is used everywhere.
+
+    Arguments:
+        path: where they are from, for messages.
+
+    Raises:
+        UserError: a shape, a type or a range is not as `read_npz` says.
+    """
     if images.dtype != np.uint8:
         raise UserError(f"{path}: images are {images.dtype}; they must be uint8, 0 to 255")
     if images.ndim == 3:

@@ -18,7 +18,7 @@ import numpy as np
 
 from condvae.data.dataset import LabelledImages
 from condvae.data.download import Remote, cache_folder, fetch
-from condvae.data.folders import CONTAINERS, listing, load_container
+from condvae.data.folders import CONTAINERS, decoded_shape, listing, load_container
 from condvae.data.formats import CIFAR_FILES, Arrays, read_cifar10, read_idx, read_npz
 from condvae.errors import UserError
 from condvae.registry import nearest
@@ -328,6 +328,33 @@ def _path(source: str) -> Path:
     if not path.is_dir() and path.suffix.lower() not in (".zip", ".npz"):
         raise UserError(f"--data {source}: not a folder, a .zip or an .npz")
     return path
+
+
+def native_shape(source: str) -> tuple[int, int, int]:
+    """`(C, H, W)` of a source's images as they are; by the first, where they may differ.
+
+    Raises:
+        UserError: the source doesn't exist, or is damaged.
+    """
+    if source in SOURCES:
+        return SOURCES[source].shape
+    path = _path(source)
+    if path.suffix.lower() == ".npz":
+        channels, height, width = read_npz(path, "all")[0].images.shape[1:]
+        return channels, height, width
+    container = CONTAINERS["folder" if path.is_dir() else "zip"](path)
+    return decoded_shape(container, listing(container, "all"), 0, 0)
+
+
+def unreadable_files(source: str, data: LabelledImages) -> tuple[str, ...]:
+    """Files of a folder or a zip that were left out because they can't be read as images."""
+    if not data.skipped:
+        return ()
+    path = _path(source)
+    container = CONTAINERS["folder" if path.is_dir() else "zip"](path)
+    readable = set(data.files or ())
+    everything = (str(entry.path) for entry in listing(container, data.split).entries)
+    return tuple(file for file in everything if file not in readable)
 
 
 def info(source: str, *, data_root: str | Path | None = None) -> dict[str, Any]:

@@ -146,6 +146,7 @@ def weighted_bounds(
     *,
     sizes: Sequence[int],
     seed: int = 0,
+    pairs_at_once: int = PAIRS_AT_ONCE,
 ) -> Float[Tensor, "sizes pairs"]:
     """Importance-weighted bounds of `log p(x|y)` of pairs of an image and a label, in nats an image.
 
@@ -156,10 +157,11 @@ def weighted_bounds(
         x, y: the pairs.
         indices: each image's place in the data set, which its noise comes from.
         sizes: numbers of samples, of which the last and largest is how many are drawn.
+        pairs_at_once: more of them are quicker where samples are few; the numbers are the same.
     """
     parts = []
-    for start in range(0, len(y), PAIRS_AT_ONCE):
-        part = slice(start, start + PAIRS_AT_ONCE)
+    for start in range(0, len(y), pairs_at_once):
+        part = slice(start, start + pairs_at_once)
         streams = NoiseStreams(indices[part], model.latents, seed, x.device)
         running = RunningBounds(sizes, len(y[part]), x.device)
         for noise in streams.blocks(sizes[-1]):

@@ -9,6 +9,7 @@ fine texture. A fourth network judges nothing: its features are what realism is 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,8 +41,8 @@ BATCH = 128
 SIZES = {1: (16, 240_000), 3: (32, 800_000)}
 """Width of a network and images in its training, by channels: colour photographs need far more than grey
 drawings."""
-EPOCHS = 30
-"""A network of few images ends after this many passes over them."""
+EPOCHS, LEAST_STEPS = 30, 100
+"""A network of few images ends after this many passes over them, but not before that many steps."""
 LANDMARKS = 2_000
 """Training images that the kernel classifier compares with."""
 NETWORKS = {"residual": 1, "plain": 2}
@@ -248,26 +249,36 @@ def train_classifier(
     *,
     seed: int,
     degrade: bool = True,
+    seconds: float = math.inf,
+    precision: str = "auto",
     progress: Progress = lambda share: None,
-) -> None:
+) -> int:
     """Train by label-smoothed cross-entropy on shifted (and, in colour, mirrored) images.
 
-    The learning rate rises and falls once (Smith and Topin 2018).
+    The learning rate rises and falls once (Smith and Topin 2018). Where the time is too short for all
+    images, it goes through its course faster, so that it has always fallen at the end.
 
     Arguments:
         images_seen: length of the training.
         degrade: show most images blurred, coarsened or with noise.
+        seconds: length of the training, if it is not over sooner.
+        precision: of the network: fp32, bf16 or auto.
+        progress: told the share that is done.
+
+    Returns:
+        The number of steps that were taken.
     """
     classifier.train().to(device)
     batches = Batches(train, BATCH, device, seed=seed)
-    steps = max(100, images_seen // batches.batch_size)
+    steps = max(LEAST_STEPS, images_seen // batches.batch_size)
     optimiser = torch.optim.SGD(
         classifier.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.3, total_steps=steps, pct_start=0.2)
     generator = torch.Generator().manual_seed(seed)
-    bf16 = choose_precision("auto", device) == "bf16"
-    step = 0
+    bf16 = choose_precision(precision, device) == "bf16"
+    began = time.monotonic()
+    done = taken = 0
     for epoch in range(math.ceil(steps / batches.steps_per_epoch)):
         for images, labels in batches.epoch(epoch):
             seen = shifted(to_input(images), generator, mirror=images.shape[1] == 3)
@@ -278,12 +289,16 @@ def train_classifier(
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
-            schedule.step()
-            step += 1
-            if step % 10 == 0:
-                progress(step / steps)
-            if step == steps:
-                return
+            taken += 1
+            due = min(steps, math.floor((time.monotonic() - began) / seconds * steps))
+            for _ in range(max(1, due - done)):
+                schedule.step()
+            done = max(done + 1, due)
+            if taken % 10 == 0:
+                progress(done / steps)
+            if done == steps:
+                return taken
+    return taken
 
 
 # ------------------------------------------------------------------------------- what a network sees

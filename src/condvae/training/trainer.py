@@ -358,4 +358,4 @@ def describe_device(device: torch.device) -> str:
     return f"{name}, {torch.get_num_threads()} threads"
 
 
-__all__ = ["MODEL", "Interrupted", "Trainer", "choose_precision"]
+__all__ = ["MODEL", "Interrupted", "Trainer"]

@@ -1,0 +1,305 @@
+"""The generative model as a witness: `p(y|x)` by Bayes from bounds of `log p(x|y)`.
+
+A flat conditional VAE is trained on other images; then every held-out image's likelihood is bounded
+under every label, with the same noise for all of them (`evaluation/bounds.py`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from condvae.auditing.scores import log_normalised, log_prior
+from condvae.auditing.task import Pace, Task, Testimony
+from condvae.config import Config, load_recipe
+from condvae.evaluation.bounds import NEGLIGIBLE, fixed_binarisation, precision_of, weighted_bounds
+from condvae.evaluation.outputs import swapped
+from condvae.models.families import build_model
+from condvae.models.protocol import ConditionalModel, Images, Labels
+from condvae.run import CHECKPOINT, MODEL, Run, load
+from condvae.training.trainer import Trainer
+
+RECIPES = {1: "mnist", 3: "folder"}
+"""By channels, whose model and settings are used."""
+EPOCHS, STEPS = 60, 1500
+"""A training ends after as many passes, or as many steps, if that is later and there is time."""
+FIRST, MOST_SAMPLES, FEWEST_SAMPLES = 2, 16, 4
+"""Importance samples for every label, and for labels that could matter: as many as there is time for."""
+CANDIDATES = 20
+"""With more classes than these, the other witnesses' likeliest ones alone are looked at."""
+CHUNK, TRIAL, PAIRS_TIMES_SAMPLES = 256, 32, 512
+FOLDER = "generative"
+
+
+class GenerativeWitness:
+    """A conditional VAE, trained by a recipe that suits the number of channels.
+
+    Arguments:
+        recipe: another recipe's model and settings.
+    """
+
+    share: ClassVar[dict[int, float]] = {1: 0.5, 3: 0.25}
+
+    def __init__(self, recipe: Config | None = None) -> None:
+        self.recipe = recipe
+
+    def pace(self, task: Task, seconds: float, train: int, held: int) -> Pace:
+        recipe = self._recipe(task)
+        labels = min(CANDIDATES, task.train.classes)
+        first, each = judging_pace(recipe, task, labels)
+        _, judging = affordable(seconds, held, labels, first, each)
+        passes = most_passes(recipe, train)
+        return Pace(training_pace(recipe, task) * train, passes, judging)
+
+    def _recipe(self, task: Task) -> Config:
+        return self.recipe or load_recipe(RECIPES[task.train.shape[0]])
+
+    def testify(self, task: Task) -> Testimony:
+        recipe = self._recipe(task)
+        out = task.folder / FOLDER
+        candidates = candidate_labels(task)
+        labels = candidates.shape[1]
+        pace = judging_pace(recipe, task, labels)
+        samples, judging = affordable(task.seconds, len(task.held), labels, *pace)
+        if not (out / MODEL).exists():
+            task.line.close()  # the trainer has a line of its own
+            config = fold_config(recipe, task, max(task.seconds - judging, task.seconds / 2))
+            nothing = task.train.subset(np.arange(0), "validation")
+            resume = (out / CHECKPOINT).exists()
+            Trainer(config, (task.train, nothing), out, resume, task.line.console.quiet).fit()
+        task.line.start("asking the generative model about every label")
+        return judged(load(out, task.device.type), task, candidates, samples)
+
+
+def fold_config(recipe: Config, task: Task, seconds: float) -> Config:
+    """The recipe for one fold: smaller batches where images are few, an end by passes and the clock."""
+    images = len(task.train)
+    batch, passes = batch_size(recipe, images), most_passes(recipe, images)
+    training = replace(
+        recipe.training,
+        batch_size=batch,
+        epochs=passes,
+        minutes=max(seconds, 0.01) / 60,
+        warmup_steps=min(recipe.training.warmup_steps, max(1, int(passes * images / batch) // 10)),
+        seed=task.seed,
+        device=task.device.type,
+        precision=task.precision,
+        validations=0,
+    )
+    data = replace(recipe.data, source=task.train.name)
+    return replace(recipe, about="a fold of an audit", data=data, training=training)
+
+
+def batch_size(recipe: Config, images: int) -> int:
+    """The recipe's, or a smaller one where images are few."""
+    return min(recipe.training.batch_size, max(8, images // 50))
+
+
+def most_passes(recipe: Config, images: int) -> float:
+    """Passes over the training images after which a training is over."""
+    return float(max(EPOCHS, STEPS * batch_size(recipe, images) / images))
+
+
+def candidate_labels(task: Task) -> NDArray[np.int64]:
+    """Labels `[n, k]` to look at held-out images under: all, or the given and the likeliest ones."""
+    classes, given = task.train.classes, task.held.labels
+    if classes <= CANDIDATES or task.hint is None:
+        return np.tile(np.arange(classes), (len(given), 1))
+    hint = task.hint.copy()
+    hint[np.arange(len(given)), given] = np.inf
+    return np.argsort(-hint, axis=1, kind="stable")[:, :CANDIDATES]
+
+
+def judged(run: Run, task: Task, candidates: NDArray[np.int64], samples: int) -> Testimony:
+    """What the model says of the held-out images.
+
+    Returns:
+        `log_p`, by Bayes with the training labels' shares as the prior; `log_likelihood`, the bound of
+        `log p(x)` in nats; `about_convergence`: the samples, the nats that the last doubling of them
+        was worth, and the share of images whose likeliest label it changed.
+    """
+    prior = log_prior(task.train.labels, task.train.classes)
+    logs, halves, gains = [], [], []
+    for start in range(0, len(task.held), CHUNK):
+        part = slice(start, start + CHUNK)
+        x = torch.tensor(task.held.images[part], device=task.device)
+        given = torch.tensor(task.held.labels[part], device=task.device)
+        observed = fixed_binarisation(run.model, x, task.seed + start)
+        with precision_of(task.precision, task.device):
+            found = label_bounds(
+                run.model,
+                observed,
+                given,
+                torch.tensor(candidates[part], device=task.device),
+                task.places[part].tolist(),
+                samples=samples,
+                seed=task.seed,
+            )
+        gains.append(found.gain.cpu().numpy())
+        logs.append(found.every.cpu().numpy() + prior)
+        halves.append(found.half.cpu().numpy() + prior)
+        task.line.show(min(1.0, (start + CHUNK) / len(task.held)), f"{samples} samples")
+    whole, half = np.concatenate(logs), np.concatenate(halves)
+    changed = float((whole.argmax(1) != half.argmax(1)).mean())
+    highest = whole.max(1)
+    return {
+        "log_p": log_normalised(whole).astype(np.float32),
+        "log_likelihood": highest + np.log(np.exp(whole - highest[:, None]).sum(1)),
+        "about_convergence": np.array([samples, float(np.concatenate(gains).mean()), changed]),
+    }
+
+
+@dataclass(frozen=True)
+class LabelBounds:
+    """Importance-weighted bounds of `log p(x|y)` for every label, in nats.
+
+    Arguments:
+        every: with all samples.
+        half: with half of them.
+        gain: how much the second half was worth under the given label.
+    """
+
+    every: Float[Tensor, "batch classes"]
+    half: Float[Tensor, "batch classes"]
+    gain: Float[Tensor, "batch"]
+
+
+@torch.no_grad()
+def label_bounds(
+    model: ConditionalModel,
+    x: Images,
+    given: Labels,
+    candidates: Tensor,
+    indices: Sequence[int],
+    *,
+    samples: int,
+    seed: int,
+) -> LabelBounds:
+    """Bounds under every candidate label, all of an image with the same noise.
+
+    Two passes: a few samples for all, and all of them for the given label and for those that the first
+    pass leaves within reach of the best. Other labels keep what the first pass found, and labels that
+    are no candidates get the worst candidate's.
+
+    Arguments:
+        candidates: labels `[batch, k]`; the given one is among them.
+        indices: each image's place in the data set, which its noise comes from.
+    """
+    rows = torch.arange(len(x), device=x.device)
+    image = rows.repeat_interleave(candidates.shape[1])
+
+    def bound(image: Tensor, label: Tensor, sizes: Sequence[int]) -> Tensor:
+        places = [indices[i] for i in image.tolist()]
+        at_once = PAIRS_TIMES_SAMPLES // sizes[-1]
+        return weighted_bounds(
+            model, x[image], label, places, sizes=sizes, seed=seed, pairs_at_once=at_once
+        )
+
+    first = bound(image, candidates.flatten(), [min(FIRST, samples)])[0].view(candidates.shape)
+    every = first.amin(1, keepdim=True).repeat(1, model.classes).scatter(1, candidates, first)
+    half = every.clone()
+    wanted = torch.zeros_like(every, dtype=torch.bool)
+    wanted.scatter_(1, candidates, first >= first.amax(1, keepdim=True) - NEGLIGIBLE)
+    wanted[rows, given] = True
+    near, label = torch.nonzero(wanted, as_tuple=True)
+    sizes = sorted({max(1, samples // 2), samples})
+    found = bound(near, label, sizes)
+    half[near, label], every[near, label] = found[0], found[-1]
+    return LabelBounds(every, half, (every - half)[rows, given])
+
+
+def pictures(
+    folder: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], device: torch.device, seed: int
+) -> NDArray[np.uint8]:
+    """What a fold's model makes of images under labels, encoded and decoded with them."""
+    run = load(folder / FOLDER, device.type)
+    observed = fixed_binarisation(run.model, torch.tensor(images, device=run.device), seed)
+    y = torch.tensor(labels, device=run.device)
+    return swapped(run.model, observed, y, y).cpu().numpy()
+
+
+# --------------------------------------------------------------------------------------------- the clock
+
+
+def affordable(seconds: float, held: int, labels: int, first: float, each: float) -> tuple[int, float]:
+    """Importance samples that half of the time is enough for, and the seconds that judging takes then.
+
+    About two labels an image are worth all samples.
+
+    Arguments:
+        labels: that every image is looked at under.
+        first, each: seconds of a pair in the first pass, and of a sample in the second (`judging_pace`).
+    """
+    samples = MOST_SAMPLES
+    while True:
+        judging = held * (labels * first + 2 * samples * each)
+        if judging <= seconds / 2 or samples <= FEWEST_SAMPLES:
+            return samples, judging
+        samples //= 2
+
+
+def judging_pace(recipe: Config, task: Task, labels: int) -> tuple[float, float]:
+    """Seconds of a pair of an image and a label in the first pass, and of a sample in the second.
+
+    By a trial of an untrained model on a few images.
+    """
+    number = min(TRIAL, len(task.held))
+    model = untrained(recipe, task)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(task.seed)
+        x = torch.tensor(task.held.images[:number], device=task.device)
+        observed = fixed_binarisation(model, x, 0).repeat(labels, 1, 1, 1)
+        y = torch.tensor(task.held.labels[:number], device=task.device).repeat(labels)
+
+    def seconds(pairs: int, samples: int) -> float:
+        """Of a pair, the second time: the first time, things are still being set up."""
+        times = []
+        for _ in range(2):
+            began = time.perf_counter()
+            with precision_of(task.precision, task.device):
+                weighted_bounds(
+                    model,
+                    observed[:pairs],
+                    y[:pairs],
+                    range(pairs),
+                    sizes=[samples],
+                    pairs_at_once=PAIRS_TIMES_SAMPLES // samples,
+                )
+            times.append(time.perf_counter() - began)
+        return min(times) / pairs
+
+    return seconds(len(y), FIRST), seconds(number, MOST_SAMPLES) / MOST_SAMPLES
+
+
+def training_pace(recipe: Config, task: Task) -> float:
+    """Seconds of an image in training, by a trial: an optimiser's step adds little to it."""
+    model = untrained(recipe, task)
+    x, y = (
+        torch.tensor(part[: batch_size(recipe, len(task.train))], device=task.device)
+        for part in (task.train.images, task.train.labels)
+    )
+    times = []
+    with torch.random.fork_rng(devices=[]):
+        for _ in range(3):
+            began = time.perf_counter()
+            with precision_of(task.precision, task.device):
+                model.elbo(x, y).value.mean().backward()
+            times.append(time.perf_counter() - began)
+    return min(times) / len(y)
+
+
+def untrained(recipe: Config, task: Task) -> ConditionalModel:
+    """The model of a fold, before its training, in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(task.seed)
+        model = build_model(recipe.model, task.train.shape, task.train.classes)
+    return cast(ConditionalModel, model.eval().to(task.device))

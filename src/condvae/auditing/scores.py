@@ -1,0 +1,227 @@
+"""From what judges say of labels to numbers: array functions, a row an image and a column a class.
+
+`log_p` are log probabilities `log p(y|x)` from judges that haven't seen the image. A given label is
+doubted by its quality (`QUALITIES`), low where it is probably wrong; how many are wrong, and which are
+mistaken for which, is estimated by confident learning (Northcutt et al. 2021). To add a quality, write a
+function here and name it in `QUALITIES`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Table = NDArray[np.float64]
+"""`[N, K]`, or `[K, K]`."""
+Column = NDArray[np.float64]
+"""`[N]`."""
+Labels = NDArray[np.int64]
+
+FIT_ON = 20_000
+"""Images that a pool's few numbers are fitted to, at most."""
+BOOTSTRAPS = 200
+
+
+# ----------------------------------------------------------------------------------- one label's quality
+
+
+def log_normalised(logs: Table) -> Table:
+    """Log probabilities: every row shifted so that its exponentials sum to 1."""
+    logs = np.asarray(logs, np.float64)
+    logs = logs - logs.max(1, keepdims=True)
+    shifted: Table = logs - np.log(np.exp(logs).sum(1, keepdims=True))
+    return shifted
+
+
+def log_prior(labels: Labels, classes: int) -> Column:
+    """Log shares of the classes, an image added to each so that none is impossible."""
+    counts = np.bincount(labels, minlength=classes) + 1.0
+    prior: Column = np.log(counts / counts.sum())
+    return prior
+
+
+def self_confidence(log_p: Table, labels: Labels) -> Column:
+    """Log probability of the given label."""
+    chosen: Column = log_p[np.arange(len(labels)), labels]
+    return chosen
+
+
+def normalised_margin(log_p: Table, labels: Labels) -> Column:
+    """`(p_given - p_best_other + 1) / 2`: 1 where the label is certain, 0 where another is."""
+    rows = np.arange(len(labels))
+    p = np.exp(log_p)
+    given = p[rows, labels].copy()
+    p[rows, labels] = -1
+    margin: Column = (given - p.max(1) + 1) / 2
+    return margin
+
+
+QUALITIES: dict[str, Callable[[Table, Labels], Column]] = {
+    "self_confidence": self_confidence,
+    "margin": normalised_margin,
+}
+
+
+def doubted(log_p: Table, labels: Labels, quality: str = "self_confidence") -> NDArray[np.int64]:
+    """Images whose likeliest label isn't the given one, the most doubtful first."""
+    values = QUALITIES[quality](log_p, labels)
+    others = np.flatnonzero(log_p.argmax(1) != labels)
+    order: NDArray[np.int64] = others[np.argsort(values[others], kind="stable")]
+    return order
+
+
+# ---------------------------------------------------------------------------------- several judges' word
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Judges' probabilities made one: `log p = sum of weight times log p of each`, normalised.
+
+    Arguments:
+        weights: one a judge; with one judge, its inverse temperature.
+        noise: share of labels that the fit took for wrong, whatever the image.
+        log_p: the pooled log probabilities.
+    """
+
+    weights: tuple[float, ...]
+    noise: float
+    log_p: Table
+
+
+def pooled(logs: Sequence[Table], labels: Labels, seed: int = 0) -> Pool:
+    """Pool and calibrate by the given labels, of which a share may be wrong.
+
+    Weights and share maximise the likelihood of the given labels as `(1 - noise) p_y + noise / K`: a
+    judge isn't made unsure of what it knows well by labels that are wrong. A useless judge's weight
+    goes to nought. The numbers are few, so that the images may be those that are judged.
+    """
+    from scipy.optimize import minimize
+
+    tables = np.stack([log_normalised(table) for table in logs])
+    judges, number, classes = tables.shape
+    chosen = np.sort(np.random.default_rng(seed).permutation(number)[:FIT_ON])
+    some, y, rows = tables[:, chosen], labels[chosen], np.arange(len(chosen))
+
+    def loss(parameters: Column) -> tuple[float, Column]:
+        weights, noise = parameters[:-1], parameters[-1]
+        p = np.exp(log_normalised(np.tensordot(weights, some, 1)))
+        right = p[rows, y]
+        mixed = (1 - noise) * right + noise / classes
+        told = (1 - noise) * right / mixed
+        slope = some[:, rows, y] - (p * some).sum(2)
+        gradient = np.append(-(told * slope).mean(1), -((1 / classes - right) / mixed).mean())
+        return float(-np.log(mixed).mean()), gradient
+
+    alone = [pooled([table], labels, seed).weights[0] for table in tables] if judges > 1 else [0.5]
+    start = np.array([*(max(weight, 1e-3) / judges for weight in alone), 0.1])
+    limits = [(0.0, 20.0)] * judges + [(1e-4, 0.9)]
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=limits).x
+    if not found[:-1].any():  # no judge knows anything: their word as it is, rather than none
+        found[:-1] = start[:-1]
+    log_p = log_normalised(np.tensordot(found[:-1], tables, 1))
+    return Pool(tuple(float(weight) for weight in found[:-1]), float(found[-1]), log_p)
+
+
+# ------------------------------------------------------------------------------------ confident learning
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How many labels are wrong, and which are mistaken for which.
+
+    Arguments:
+        joint: `[given, true]`, the estimated shares of images; they sum to 1.
+        noise_matrix: `[true, given]`, the estimated `p(given|true)`; rows sum to 1.
+        noise_error: standard errors of that.
+        errors: estimated number of wrong labels.
+        interval: of that number, 95%: of the sampling of images, the judges being as they are.
+    """
+
+    joint: Table
+    noise_matrix: Table
+    noise_error: Table
+    errors: float
+    interval: tuple[float, float]
+
+
+def confident_labels(log_p: Table, labels: Labels) -> Labels:
+    """The label that each image has with confidence, or -1.
+
+    A class is believed where its probability is at least the mean that it has among the images that are
+    given it; of several such classes, the likeliest.
+    """
+    p = np.exp(log_p)
+    classes = p.shape[1]
+    counts = np.bincount(labels, minlength=classes)
+    own = np.bincount(labels, weights=p[np.arange(len(labels)), labels], minlength=classes)
+    thresholds = np.where(counts > 0, own / np.maximum(counts, 1), np.inf)
+    believed = np.where(p >= thresholds - 1e-12, p, -1)
+    return np.where(believed.max(1) >= 0, believed.argmax(1), -1)
+
+
+def calibrated_joint(table: Table) -> Table:
+    """Shares from counts `[given, confident label, last column: none]`; rows sum to the given labels'.
+
+    A label that no image has with confidence is taken to be right.
+    """
+    confident, given = table[:, :-1], table.sum(1)
+    total = confident.sum(1, keepdims=True)
+    shares = np.where(total > 0, confident / np.maximum(total, 1e-300), np.eye(len(table)))
+    joint: Table = shares * given[:, None] / given.sum()
+    return joint
+
+
+def noise_of(joint: Table) -> Table:
+    """`p(given|true)` of a joint `[given, true]`; a class that no image has keeps its label."""
+    true = joint.sum(0)[:, None]
+    matrix: Table = np.where(true > 0, joint.T / np.maximum(true, 1e-300), np.eye(len(joint)))
+    return matrix
+
+
+def confident_learning(log_p: Table, labels: Labels, seed: int = 0) -> Confusion:
+    """Estimate the joint distribution of given and true labels, with intervals by the bootstrap.
+
+    Drawing images with replacement, thresholds as they are, is drawing the counts of the table from a
+    multinomial distribution: it takes no longer for a million images.
+    """
+    number, classes = log_p.shape
+    believed = confident_labels(log_p, labels)
+    cells = labels * (classes + 1) + np.where(believed < 0, classes, believed)
+    places, counts = np.unique(cells, return_counts=True)
+
+    def joint_of(numbers: NDArray[np.integer]) -> Table:
+        table = np.zeros(classes * (classes + 1))
+        table[places] = numbers
+        return calibrated_joint(table.reshape(classes, classes + 1))
+
+    joint = joint_of(counts)
+    generator = np.random.default_rng(seed)
+    total, squares = np.zeros((classes, classes)), np.zeros((classes, classes))
+    errors = []
+    for _ in range(BOOTSTRAPS):
+        drawn = joint_of(generator.multinomial(number, counts / number))
+        errors.append(number * (1 - np.trace(drawn)))
+        matrix = noise_of(drawn)
+        total += matrix
+        squares += matrix**2
+    spread = np.sqrt(np.maximum(squares / BOOTSTRAPS - (total / BOOTSTRAPS) ** 2, 0))
+    low, high = np.quantile(errors, [0.025, 0.975])
+    wrong = max(0.0, float(number * (1 - np.trace(joint))))
+    return Confusion(joint, noise_of(joint), spread, wrong, (max(0.0, float(low)), float(high)))
+
+
+# ----------------------------------------------------------------------------------------- odd ones out
+
+
+def robust_z(values: Column) -> Column:
+    """How far each value is above the median, in standard deviations of a normal bulk."""
+    middle = np.median(values)
+    width = 1.4826 * float(np.median(np.abs(values - middle)))
+    if not math.isfinite(width) or width <= 0:
+        return np.zeros(len(values))
+    distance: Column = (values - middle) / width
+    return distance
