@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "condvae"
 FLOORS = {
-    **dict.fromkeys(("errors", "registry", "files", "config", "progress", "recipes"), 0),
+    **dict.fromkeys(("errors", "registry", "files", "lock", "config", "progress", "recipes"), 0),
     **dict.fromkeys(("probability", "data"), 1),
     "models": 2,
     **dict.fromkeys(("objectives", "run"), 3),

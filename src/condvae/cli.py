@@ -250,13 +250,16 @@ def run_swap(command: Swap) -> None:
 def run_evaluate(command: Evaluate) -> None:
     """Measure, and print a table."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from condvae.verbs.card import table_rows
 
     found = condvae.evaluate(command.run, **_given(command))
     table = Table(
-        title=f"{found['run']}: {found['images']:,} {found['split']} images of {found['source']}",
+        title=escape(
+            f"{found['run']}: {found['images']:,} {found['split']} images of {found['source']}"
+        ),
         caption=f"{found['weights']} weights; binarisation: {found['binarisation'] or 'none'}; "
         f"networks in {found['precision']}; "
         f"seconds: {', '.join(f'{k} {v:g}' for k, v in found['seconds'].items())}",
@@ -416,12 +419,33 @@ def parse(kind: type, arguments: Sequence[str], program: str, **options: Any) ->
     raise UserError(f"{wrong} (see {program} --help)")
 
 
+def one_line(error: UserError) -> str:
+    """The sentence; names that files gave themselves can do nothing to the terminal."""
+    text = " ".join(str(error).split())
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory gave out, Python's, the processor's or a GPU's; PyTorch has no one type for it."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said
+
+
 def main() -> None:
     """The `condvae` command: exit code 2 and one line for what the user can put right."""
     try:
         run(sys.argv[1:])
     except UserError as error:
-        print(f"condvae: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"condvae: {one_line(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(
+            "condvae: the memory gave out; use smaller batches, models or images "
+            "(a training goes on from its last checkpoint with --resume)",
+            file=sys.stderr,
+        )
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("condvae: stopped", file=sys.stderr)

@@ -12,6 +12,7 @@ figures/*.png        swap.json        evaluation.json        README.md
 from __future__ import annotations
 
 import typing
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from condvae.models.protocol import ConditionalModel
 
 FORMAT = 1
 MODEL, CHECKPOINT, CONFIG = "model.safetensors", "checkpoint/state.safetensors", "config.toml"
+CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,20 @@ def load(path: str | Path, device: str = "auto") -> Run:
         config = configuration.from_dict(about["config"], str(path / MODEL))
         channels, height, width = (int(side) for side in about["shape"])
         names = tuple(str(name) for name in about["class_names"])
+        training = dict(about["training"])
+        with torch.device("meta"):  # sizes alone: nothing is made that the file's weights don't fill
+            plan = build_model(config.model, (channels, height, width), len(names))
+        if _sizes(plan.state_dict()) != _sizes(weights):
+            raise ValueError("other sizes")
         model = build_model(config.model, (channels, height, width), len(names))
         model.load_state_dict(weights)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # whatever a config that was tampered with leads to
         raise UserError(f"{path / MODEL}: its weights and its config do not fit together") from error
     model.eval().requires_grad_(False).to(where)
-    return Run(path, config, typing.cast(ConditionalModel, model), names, dict(about["training"]), where)
+    return Run(path, config, typing.cast(ConditionalModel, model), names, training, where)
+
+
+def _sizes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in weights.items()}
