@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from condvae.run import load as load
+    from condvae.verbs.doctor import doctor as doctor
     from condvae.verbs.evaluate import evaluate as evaluate
     from condvae.verbs.journeys import interpolate as interpolate
     from condvae.verbs.journeys import traverse as traverse
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "load": "condvae.run",
+    "doctor": "condvae.verbs.doctor",
     "train": "condvae.verbs.train",
     "swap": "condvae.verbs.swap",
     "evaluate": "condvae.verbs.evaluate",
@@ -33,7 +35,17 @@ _WHERE = {
     "traverse": "condvae.verbs.journeys",
 }
 
-__all__ = ["__version__", "evaluate", "interpolate", "load", "sample", "swap", "train", "traverse"]
+__all__ = [
+    "__version__",
+    "doctor",
+    "evaluate",
+    "interpolate",
+    "load",
+    "sample",
+    "swap",
+    "train",
+    "traverse",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -210,6 +210,16 @@ class Recipes:
     """The recipes that ship with condvae, and what each is for."""
 
 
+@dataclass(frozen=True)
+class Doctor:
+    """Examine this installation on this machine, and say what would help it."""
+
+    data_root: DataRoot = ""
+    """Where datasets are looked for (or set CONDVAE_DATA)."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print what was found as JSON."""
+
+
 # ------------------------------------------------------------------------------------------ the verbs
 
 
@@ -310,6 +320,28 @@ def run_recipes(command: Recipes) -> None:
         say(f"{name:17} {load_recipe(name).about}")
 
 
+def run_doctor(command: Doctor) -> None:
+    """Print a table and what would help; exit code 1 where something doesn't work."""
+    found = condvae.doctor(data_root=command.data_root or None)
+    if command.json:
+        say(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(show_header=False)
+        for each in found["findings"]:
+            table.add_row(each["name"], "fine" if each["fine"] else "NOT FINE", escape(each["found"]))
+        Console(highlight=False).print(table)
+        for each in found["findings"]:
+            if each["advice"]:
+                say(f"{each['name']}: {each['advice']}")
+        say("condvae works here" if found["healthy"] else "condvae does not work here as it should")
+    if not found["healthy"]:
+        raise SystemExit(1)
+
+
 def _given(command: Any) -> dict[str, Any]:
     """A command's fields as keyword arguments; an empty text is one that was not given."""
     return {
@@ -335,6 +367,7 @@ VERBS: dict[str, tuple[type, Callable[..., None]]] = {
     "traverse": (Traverse, run_traverse),
     "data": (Data, run_data),
     "recipes": (Recipes, run_recipes),
+    "doctor": (Doctor, run_doctor),
 }
 
 HELP = """\
@@ -350,6 +383,7 @@ Conditional variational autoencoders on labelled images.
   condvae traverse RUN   what single latents do to an image
   condvae data           list datasets (data list), or describe one (data info SOURCE)
   condvae recipes        list the recipes
+  condvae doctor         examine this installation, and say what would help it
 
 Try:   condvae train mnist-sample && condvae swap runs/mnist-sample
 More:  condvae VERB --help

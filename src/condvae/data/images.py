@@ -99,7 +99,7 @@ def _check_size(image: Image.Image) -> None:
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        turn = TURNS.get(image.getexif().get(ORIENTATION))
+        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
     except Exception:  # EXIF that is damaged says nothing, and the image may be whole
         return image
     return image if turn is None else image.transpose(turn)

@@ -414,11 +414,17 @@ def choose_precision(precision: str, device: torch.device) -> str:
         return precision
     if precision != "auto":
         raise UserError(f"--training.precision {precision}: use auto, fp32 or bf16")
+    times = precision_times(device)
+    return "bf16" if times["bf16"] < 0.7 * times["fp32"] else "fp32"
+
+
+def precision_times(device: torch.device) -> dict[str, float]:
+    """Seconds that a small matrix product takes in `fp32` and in `bf16`."""
     times = {}
-    for dtype in (torch.float32, torch.bfloat16):
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         matrix = torch.ones(256, 256, dtype=dtype, device=device)
-        times[dtype] = min(_seconds(matrix, device) for _ in range(30))
-    return "bf16" if times[torch.bfloat16] < 0.7 * times[torch.float32] else "fp32"
+        times[name] = min(_seconds(matrix, device) for _ in range(30))
+    return times
 
 
 def _seconds(matrix: Tensor, device: torch.device) -> float:
