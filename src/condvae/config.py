@@ -156,6 +156,8 @@ def _typed(hint: Any, value: Any, where: str, path: str) -> Any:
         if not isinstance(value, Mapping):
             raise UserError(f"{where}: {path!r} is a table: write it as [{path}]")
         return _build(hint, value, where, path + ".")
+    if type(value) is int and not -(1 << 63) <= value < 1 << 63:
+        raise UserError(f"{where}: {path!r} is a number of too many digits")
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
             raise UserError(f"{where}: {path!r} must be a list of strings, not {value!r}")

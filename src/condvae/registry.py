@@ -111,15 +111,15 @@ LARGEST = 1 << 16
 def _check_type(where: str, value: Any, parameter: inspect.Parameter) -> None:
     """Accept a value of the type of the parameter's default; an integer may stand for a float."""
     expected = type(parameter.default)
+    each = value if isinstance(value, tuple) else (value,)
+    if any(type(number) is int and abs(number) > LARGEST for number in each):
+        raise UserError(f"{where}: a number beyond {LARGEST:,}, the most that there can be")
     if not _fits(value, expected):
         raise UserError(f"{where}: {value!r} is not of type {expected.__name__}")
     if isinstance(value, tuple) and parameter.default:
         kind = type(parameter.default[0])
         if not all(_fits(item, kind) for item in value):
             raise UserError(f"{where}: {list(value)!r} are not all of type {kind.__name__}")
-    numbers = value if isinstance(value, tuple) else (value,)
-    if any(type(number) is int and abs(number) > LARGEST for number in numbers):
-        raise UserError(f"{where}: {value!r} is beyond {LARGEST:,}, the most that there can be")
 
 
 def _fits(value: Any, expected: type) -> bool:

@@ -113,7 +113,7 @@ class Zip(Container):
                     f"{self.path}: the entry {info.filename!r} climbs out of the archive; "
                     "make the zip again, from inside its folder"
                 )
-            if not info.is_dir():
+            if not info.filename.endswith("/"):
                 found.append(Entry(inside, info.filename, (info.file_size, info.CRC)))
         return found
 
