@@ -453,7 +453,7 @@ def parse(kind: type, arguments: Sequence[str], program: str, **options: Any) ->
     raise UserError(f"{wrong} (see {program} --help)")
 
 
-def one_line(error: UserError) -> str:
+def one_line(error: Exception) -> str:
     """The sentence; names that files gave themselves can do nothing to the terminal."""
     text = " ".join(str(error).split())
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
@@ -486,3 +486,6 @@ def main() -> None:
         raise SystemExit(130) from None
     except BrokenPipeError:
         raise SystemExit(0) from None
+    except OSError as error:  # a file that may not be read, or whose name is too long
+        print(f"condvae: {one_line(error)}", file=sys.stderr)
+        raise SystemExit(2) from None

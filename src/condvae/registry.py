@@ -32,7 +32,7 @@ def parse_spec(spec: str, kind: str) -> tuple[str, dict[str, Any]]:
         return name, {}
     try:
         call = ast.parse(f"part({rest}", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args:
+        if not isinstance(call, ast.Call) or call.args or not isinstance(call.func, ast.Name):
             raise ValueError
         options = {str(word.arg): _literal(word.value) for word in call.keywords}
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:

@@ -9,6 +9,7 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,12 @@ import torch
 from PIL import EpsImagePlugin, Image
 
 from condvae import cli
-from condvae.config import Config, load_recipe
+from condvae.config import Config, ModelConfig, load_recipe
 from condvae.data import info, load
 from condvae.data.download import cache_folder
 from condvae.errors import UserError
 from condvae.files import read_tensors, write_tensors
+from condvae.models.families import build_model
 from condvae.run import CHECKPOINT, CONFIG, MODEL
 from condvae.run import load as load_run
 from condvae.verbs.train import train
@@ -178,21 +180,18 @@ def test_calls_in_recipes_and_in_metadata(
 ) -> None:
     text = call.format(mark=str(mark))
     recipe = tmp_path / "recipe.toml"
-    fields = ("objective", "family", "network", "likelihood", "prior", "posterior", "label_inference")
-    for field in fields:
-        table = "training" if field == "objective" else "model"
-        recipe.write_text(f"[{table}]\n{field} = {json.dumps(text)}\n[training]\nepochs = 1.0\n")
-        if table == "training":
-            recipe.write_text(f"[training]\nepochs = 1.0\n{field} = {json.dumps(text)}\n")
+    recipe.write_text(f"[training]\nepochs = 1.0\nobjective = {json.dumps(text)}\n")
+    with pytest.raises(UserError):
+        cli.run(["train", str(recipe), "--out", str(tmp_path / "run")])
+    for field in ("family", "network", "likelihood", "prior", "posterior", "label_inference"):
         with pytest.raises(UserError):
-            cli.run(["train", str(recipe), "--out", str(tmp_path / "run")])
-        if table == "model":
-            tensors, about = read_tensors(small_run / MODEL, "")
-            about["config"]["model"][field] = text
-            (tmp_path / "other").mkdir(exist_ok=True)
-            write_tensors(tmp_path / "other" / MODEL, tensors, about)
-            with pytest.raises(UserError):
-                load_run(tmp_path / "other")
+            build_model(replace(ModelConfig(), **{field: text}), (1, 8, 8), 2)
+        tensors, about = read_tensors(small_run / MODEL, "")
+        about["config"]["model"][field] = text
+        (tmp_path / "other").mkdir(exist_ok=True)
+        write_tensors(tmp_path / "other" / MODEL, tensors, about)
+        with pytest.raises(UserError):
+            load_run(tmp_path / "other")
     recipe.write_text(text)
     with pytest.raises(UserError, match="not a TOML file"):
         load_recipe(recipe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Iterator
 from functools import lru_cache
@@ -16,8 +17,8 @@ UNREADABLE = (OSError, ValueError)
 """What `open_image` and `fit` raise for damaged, unknown and absurdly large images."""
 
 KINDS = (
-    *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI"),
-    *("SGI", "TGA", "TIFF", "WEBP"),
+    *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI"),
+    *("TGA", "TIFF", "WEBP"),
 )
 """Formats that are read. What Pillow hands to another program, PostScript for one, is not among them."""
 PIXELS = 50_000_000
@@ -35,6 +36,8 @@ TURNS = {
 }
 """What makes an image upright, by EXIF's orientation."""
 ORIENTATION = 0x0112
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it says of odd files is for nobody
 
 
 @lru_cache(maxsize=1)

@@ -79,7 +79,7 @@ class Trainer:
     ) -> None:
         self.config, self.settings, self.out = config, config.training, out
         settings = config.training
-        _check(settings)
+        check_settings(settings)
         device = choose_device(settings.device)
         for folder in (out, (out / CHECKPOINT).parent):
             clear_parts(folder)
@@ -373,7 +373,12 @@ class _StopSignal:
 # --------------------------------------------------------------------------------------------- choices
 
 
-def _check(settings: TrainingConfig) -> None:
+def check_settings(settings: TrainingConfig) -> None:
+    """Refuse a number that no training can be run with.
+
+    Raises:
+        UserError: there is one.
+    """
     if settings.epochs <= 0 and settings.minutes <= 0:
         raise UserError("the run has no length: give --epochs or --minutes a number above 0")
     for name in ("epochs", "minutes"):
@@ -447,4 +452,4 @@ def describe_device(device: torch.device) -> str:
     return f"{name}, {torch.get_num_threads()} threads"
 
 
-__all__ = ["MODEL", "Interrupted", "Trainer", "choose_precision"]
+__all__ = ["MODEL", "Interrupted", "Trainer", "check_settings", "choose_precision"]

@@ -41,7 +41,10 @@ def train(
     config = recipe if isinstance(recipe, Config) else configuration.load_recipe(recipe)
     name = "run" if isinstance(recipe, Config) else Path(recipe).stem
     path = Path(out) if out else Path("runs") / name
+    from condvae.training.trainer import check_settings
+
     config = with_absolute_paths(config)
+    check_settings(config.training)
     with OnlyOne(path, "--out"):
         _train(config, path, data_root, resume, quiet)
     return path
@@ -91,7 +94,10 @@ def with_absolute_paths(config: Config) -> Config:
             source.encode()
         except UnicodeEncodeError as error:
             raise UserError(f"--data {source!r}: its name is no UTF-8; rename it") from error
-        path = Path(source).expanduser()
+        try:
+            path = Path(source).expanduser()
+        except RuntimeError:  # there is no such user
+            return source
         return str(path.resolve()) if source and path.exists() else source
 
     from condvae.data.sources import SOURCES
