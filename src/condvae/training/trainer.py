@@ -125,7 +125,7 @@ class Trainer:
                 )
             restore(checkpoint, self.pair, self.optimiser, self.average)
             self._restore_counters(checkpoint)
-            torch._foreach_copy_(self.good_statistics, self.statistics)
+            _copy(self.statistics, self.good_statistics)
         write_text(out / CONFIG, configuration.to_toml(config))
         self.monitor = Monitor(out, self.step, quiet)
 
@@ -204,9 +204,9 @@ class Trainer:
             first = math.isnan(self.usual_norm)
             self.usual_norm = norm if first else 0.98 * self.usual_norm + 0.02 * norm
             self.skipped_in_a_row = 0
-            torch._foreach_copy_(self.good_statistics, self.statistics)
+            _copy(self.statistics, self.good_statistics)
         else:
-            torch._foreach_copy_(self.statistics, self.good_statistics)
+            _copy(self.good_statistics, self.statistics)
             self.skipped += 1
             self.skipped_in_a_row += 1
             if self.skipped_in_a_row > SKIPS_IN_A_ROW:
@@ -342,6 +342,11 @@ class _Meter:
         return {name: total / self.steps for name, total in self.sums.items()} | {
             "images_per_second": rate
         }
+
+
+def _copy(these: list[Tensor], into: list[Tensor]) -> None:
+    for tensor, place in zip(these, into, strict=True):
+        place.copy_(tensor)
 
 
 class _StopSignal:
