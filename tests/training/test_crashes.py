@@ -233,6 +233,16 @@ def test_a_lock_that_was_left_behind_keeps_nobody_out(tmp_path: Path) -> None:
             pytest.fail("two at once")
 
 
+def test_a_directory_that_was_hardly_begun_can_be_begun_again(
+    small: Config, small_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    for name in (LOCK, ".config.toml.123.part"):
+        (tmp_path / "run" / name).write_text("[mod")
+    assert same(train(small, tmp_path / "run", quiet=True), small_run)
+    assert {file.name for file in (tmp_path / "run").glob(".*")} == set()
+
+
 # ---------------------------------------------------------------------------------- the disk, the clock
 
 

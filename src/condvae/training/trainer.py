@@ -22,7 +22,7 @@ from condvae.config import Config, TrainingConfig
 from condvae.data.batches import Batches, in_order
 from condvae.data.dataset import LabelledImages
 from condvae.errors import UserError
-from condvae.files import clear_parts, write_text
+from condvae.files import write_text
 from condvae.models.families import build_model
 from condvae.models.protocol import ConditionalModel
 from condvae.objectives import OBJECTIVES, Loss
@@ -81,8 +81,6 @@ class Trainer:
         settings = config.training
         check_settings(settings)
         device = choose_device(settings.device)
-        for folder in (out, (out / CHECKPOINT).parent):
-            clear_parts(folder)
         checkpoint = read_checkpoint(out / CHECKPOINT) if resume else None
         # What "auto" found when the run began holds for all of it, whatever a new trial would say.
         precision = (

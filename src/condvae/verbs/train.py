@@ -53,6 +53,8 @@ def train(
 def _train(config: Config, path: Path, data_root: str | Path | None, resume: bool, quiet: bool) -> None:
     from condvae.verbs.card import write_card
 
+    for folder in (path, (path / CHECKPOINT).parent):
+        clear_parts(folder)
     if resume and (path / CONFIG).exists():
         _check_same(config, configuration.load_recipe(path / CONFIG), path)
     elif not resume:
@@ -115,7 +117,6 @@ def _claim(path: Path) -> None:
             f"--out {path}: holds a run already; go on with it by --resume, or choose another --out"
         )
     try:
-        clear_parts(path)
         foreign = any(entry.name != LOCK for entry in path.iterdir())
         if foreign and not (path / CONFIG).exists():
             raise UserError(f"--out {path}: is not empty, and no run directory; choose a new folder")
