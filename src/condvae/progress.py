@@ -22,7 +22,11 @@ class ProgressLine:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False)
+        class Unread(Console):
+            def on_broken_pipe(self) -> None:  # rich would end the program
+                self.quiet = True
+
+        self.console = Unread(stderr=True, quiet=quiet, highlight=False, markup=False)
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -65,12 +69,8 @@ class ProgressLine:
         self._shown(self.bar.stop)
 
     def _shown(self, act: Callable[[], object]) -> None:
-        """Do it; but the work goes on without its line where nobody reads it any more.
-
-        That is so after a terminal has hung up, and where a pipe was closed, upon which rich would
-        end the program.
-        """
-        with contextlib.suppress(OSError, SystemExit):
+        """Do it; but after a terminal has hung up, or a pipe was closed, work goes on without its line."""
+        with contextlib.suppress(OSError):
             act()
 
     def __enter__(self) -> Self:

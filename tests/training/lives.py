@@ -20,11 +20,15 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import rich.progress
+import safetensors.torch
 import torch
+import torch.utils.tensorboard
 
 from condvae import files
 from condvae.config import Config, load_recipe
 from condvae.data import folders
+from condvae.data.images import suffixes
 from condvae.training import monitor, trainer
 from condvae.verbs.swap import swap
 from condvae.verbs.train import train
@@ -95,6 +99,7 @@ def die_at(how: str, name: str, number: int) -> None:
 
 def main() -> None:
     plan = json.load(sys.stdin)
+    assert rich.progress and safetensors.torch and torch.utils.tensorboard and suffixes()  # at hand
     torch.set_num_threads(1)
     trainer.LOG_EVERY = 5
     config, out = load_recipe(plan["recipe"]), Path(plan["out"])

@@ -105,7 +105,8 @@ def test_pickles_among_images_and_arrays(pickled: bytes, mark: Path, class_folde
         load(str(packed), split="all")
     root = folder.parent
     (root / "MNIST/raw").mkdir(parents=True)
-    (root / "MNIST/raw/train-images-idx3-ubyte").write_bytes(pickled)
+    for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
+        (root / "MNIST/raw" / name).write_bytes(pickled)
     with pytest.raises(UserError, match="not an IDX file"):
         load("mnist", data_root=root)
     with tarfile.open(root / "cifar-10-binary.tar.gz", "w:gz") as archive:
