@@ -69,7 +69,7 @@ class ProgressLine:
         self._shown(self.bar.stop)
 
     def _shown(self, act: Callable[[], object]) -> None:
-        """Do it; but after a terminal has hung up, or a pipe was closed, work goes on without its line."""
+        """Do it; after a terminal has hung up, or a pipe was closed, work goes on without its line."""
         with contextlib.suppress(OSError):
             act()
 
