@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast check clean
+.PHONY: help install demo test test-fast check licences clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -31,10 +31,15 @@ test: install ## run the tests (slow ones too); under 8 minutes on 2 cores
 test-fast: install ## run the tests that take a moment each
 	$(BIN)/python -m pytest -q -m 'not slow'
 
-check: install ## lint, format and type checks
+check: install ## lint, format and type checks; licences, and known faults of packages
 	$(BIN)/ruff check src tests tools benchmarks
 	$(BIN)/ruff format --check src tests tools benchmarks
 	$(BIN)/mypy
+	$(BIN)/python tools/licences.py > /dev/null
+	$(BIN)/python tools/advisories.py
+
+licences: install ## list the licences of everything that condvae is installed with
+	$(BIN)/python tools/licences.py
 
 clean: ## remove what the targets made (not runs/)
-	rm -rf .venv build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .fuzz build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

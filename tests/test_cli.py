@@ -63,7 +63,7 @@ def test_help_answers_without_loading_anything_heavy() -> None:
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("verb", ["swap", "evaluate", "sample", "data", "train", "audit"])
+@pytest.mark.parametrize("verb", ["swap", "evaluate", "sample", "data", "train", "audit", "doctor"])
 def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [verb, "mnist-sample", "--help"] if verb == "train" else [verb, "--help"]
     with pytest.raises(SystemExit) as ended:
@@ -316,6 +316,7 @@ def test_a_run_directory_moves_and_loads_anywhere(run: Path, tmp_path: Path) -> 
 def test_wrong_verbs_recipes_and_flags(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, run: Path
 ) -> None:
+    new = ["train", "mnist-sample", "--out", run / "new"]
     said = [
         ("did you mean 'train'", ["trian"]),
         ("name a recipe first", ["train"]),
@@ -338,6 +339,11 @@ def test_wrong_verbs_recipes_and_flags(
         ("no dataset of that name", ["data", "info", "minst"]),
         ("no such file or folder", ["evaluate", run, "--data", "nowhere"]),
         ("--device tpu", ["swap", run, "--device", "tpu"]),
+        ("File name too long", ["swap", "x" * 5000]),
+        ("File name too long", [*new, "--data", "x" * 5000]),
+        ("no such file or folder", [*new, "--data", "~nobody-of-that-name/x"]),
+        ("[model]", [*new, "--model.network", "mlp(widths=[-3])"]),
+        ("beyond 65,536", [*new, "--model.prior", "vamp(components=99999999)"]),
         ("condvae swap", ["swap"]),
         ("--minutes 0", ["audit", "mnist-sample", "--minutes", "0"]),
         ("--budget 0", ["audit", "mnist-sample", "--budget", "0"]),
@@ -364,6 +370,10 @@ def test_what_is_no_run_directory(
     changes = [
         (about | {"format": 99}, "install the version that wrote it"),
         (about | {"shape": [3, 32, 32]}, "do not fit together"),
+        (about | {"shape": [1, 1 << 40, 1 << 40]}, "do not fit together"),
+        (about | {"training": None}, "do not fit together"),
+        (about | {"config": []}, "holds no recipe"),
+        ([], "do not fit together"),
         (about | {"class_names": ["a", "b"]}, "do not fit together"),
         ({}, "do not fit together"),
     ]

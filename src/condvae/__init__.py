@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from condvae.run import load as load
     from condvae.verbs.audit import audit as audit
+    from condvae.verbs.doctor import doctor as doctor
     from condvae.verbs.evaluate import evaluate as evaluate
     from condvae.verbs.journeys import interpolate as interpolate
     from condvae.verbs.journeys import traverse as traverse
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "load": "condvae.run",
+    "doctor": "condvae.verbs.doctor",
     "train": "condvae.verbs.train",
     "audit": "condvae.verbs.audit",
     "swap": "condvae.verbs.swap",
@@ -39,6 +41,7 @@ _WHERE = {
 __all__ = [
     "__version__",
     "audit",
+    "doctor",
     "evaluate",
     "interpolate",
     "load",

@@ -258,6 +258,16 @@ class Recipes:
     """The recipes that ship with condvae, and what each is for."""
 
 
+@dataclass(frozen=True)
+class Doctor:
+    """Examine this installation on this machine, and say what would help it."""
+
+    data_root: DataRoot = ""
+    """Where datasets are looked for (or set CONDVAE_DATA)."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print what was found as JSON."""
+
+
 # ------------------------------------------------------------------------------------------ the verbs
 
 
@@ -298,13 +308,16 @@ def run_swap(command: Swap) -> None:
 def run_evaluate(command: Evaluate) -> None:
     """Measure, and print a table."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from condvae.verbs.card import table_rows
 
     found = condvae.evaluate(command.run, **_given(command))
     table = Table(
-        title=f"{found['run']}: {found['images']:,} {found['split']} images of {found['source']}",
+        title=escape(
+            f"{found['run']}: {found['images']:,} {found['split']} images of {found['source']}"
+        ),
         caption=f"{found['weights']} weights; binarisation: {found['binarisation'] or 'none'}; "
         f"networks in {found['precision']}; "
         f"seconds: {', '.join(f'{k} {v:g}' for k, v in found['seconds'].items())}",
@@ -400,6 +413,28 @@ def run_recipes(command: Recipes) -> None:
         say(f"{name:17} {load_recipe(name).about}")
 
 
+def run_doctor(command: Doctor) -> None:
+    """Print a table and what would help; exit code 1 where something doesn't work."""
+    found = condvae.doctor(data_root=command.data_root or None)
+    if command.json:
+        say(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(show_header=False)
+        for each in found["findings"]:
+            table.add_row(each["name"], "fine" if each["fine"] else "NOT FINE", escape(each["found"]))
+        Console(highlight=False).print(table)
+        for each in found["findings"]:
+            if each["advice"]:
+                say(f"{each['name']}: {each['advice']}")
+        say("condvae works here" if found["healthy"] else "condvae does not work here as it should")
+    if not found["healthy"]:
+        raise SystemExit(1)
+
+
 def _given(command: Any) -> dict[str, Any]:
     """A command's fields as keyword arguments; an empty text is one that was not given."""
     return {
@@ -427,6 +462,7 @@ VERBS: dict[str, tuple[type, Callable[..., None]]] = {
     "audit apply": (AuditApply, run_audit_apply),
     "data": (Data, run_data),
     "recipes": (Recipes, run_recipes),
+    "doctor": (Doctor, run_doctor),
 }
 
 HELP = """\
@@ -443,6 +479,7 @@ Conditional variational autoencoders on labelled images.
   condvae audit SOURCE   find labels that are probably wrong (and audit apply: correct them in a copy)
   condvae data           list datasets (data list), or describe one (data info SOURCE)
   condvae recipes        list the recipes
+  condvae doctor         examine this installation, and say what would help it
 
 Try:   condvae train mnist-sample && condvae swap runs/mnist-sample
 More:  condvae VERB --help
@@ -520,15 +557,39 @@ def parse(kind: type, arguments: Sequence[str], program: str, **options: Any) ->
     raise UserError(f"{wrong} (see {program} --help)")
 
 
+def one_line(error: Exception) -> str:
+    """The sentence; names that files gave themselves can do nothing to the terminal."""
+    text = " ".join(str(error).split())
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory gave out, Python's, the processor's or a GPU's; PyTorch has no one type for it."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said
+
+
 def main() -> None:
     """The `condvae` command: exit code 2 and one line for what the user can put right."""
     try:
         run(sys.argv[1:])
     except UserError as error:
-        print(f"condvae: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"condvae: {one_line(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(
+            "condvae: the memory gave out; use smaller batches, models or images "
+            "(a training goes on from its last checkpoint with --resume)",
+            file=sys.stderr,
+        )
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("condvae: stopped", file=sys.stderr)
         raise SystemExit(130) from None
     except BrokenPipeError:
         raise SystemExit(0) from None
+    except OSError as error:  # a file that may not be read, or whose name is too long
+        print(f"condvae: {one_line(error)}", file=sys.stderr)
+        raise SystemExit(2) from None

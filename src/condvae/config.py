@@ -137,6 +137,8 @@ def from_dict(values: Mapping[str, Any], where: str) -> Config:
 
 
 def _build(cls: type, values: Mapping[str, Any], where: str, path: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where}: holds no recipe, which is a table of tables")
     hints = typing.get_type_hints(cls)
     arguments: dict[str, Any] = {}
     for key, value in values.items():
@@ -154,6 +156,8 @@ def _typed(hint: Any, value: Any, where: str, path: str) -> Any:
         if not isinstance(value, Mapping):
             raise UserError(f"{where}: {path!r} is a table: write it as [{path}]")
         return _build(hint, value, where, path + ".")
+    if type(value) is int and not -(1 << 63) <= value < 1 << 63:
+        raise UserError(f"{where}: {path!r} is a number of too many digits")
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
             raise UserError(f"{where}: {path!r} must be a list of strings, not {value!r}")
@@ -201,6 +205,10 @@ def recipe_names() -> list[str]:
     return sorted(item.name[:-5] for item in folder.iterdir() if item.name.endswith(".toml"))
 
 
+LARGEST = 1 << 18
+"""Bytes of a recipe, at most."""
+
+
 def load_recipe(recipe: str | Path) -> Config:
     """A shipped recipe by name, or a TOML file by path.
 
@@ -213,7 +221,11 @@ def load_recipe(recipe: str | Path) -> Config:
         text = resources.files("condvae.recipes").joinpath(f"{recipe}.toml").read_text("utf-8")
     elif path.is_file():
         try:
-            text = path.read_text("utf-8")
+            with path.open("rb") as file:
+                content = file.read(LARGEST + 1)
+            if len(content) > LARGEST:
+                raise UserError(f"{path}: over {LARGEST:,} bytes, which no recipe has")
+            text = content.decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: could not be read as a recipe: {error}") from error
     else:
@@ -223,5 +235,5 @@ def load_recipe(recipe: str | Path) -> Config:
         )
     try:
         return from_dict(tomllib.loads(text), str(recipe))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # of TOML, of overlong numbers, of lists in lists
         raise UserError(f"{recipe}: not a TOML file: {error}") from error

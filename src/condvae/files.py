@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -32,8 +33,16 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError as error:
-        beside.unlink(missing_ok=True) if os.access(path.parent, os.W_OK) else None
+        with contextlib.suppress(OSError):
+            beside.unlink()
         raise cannot_write(path, error) from error
+
+
+def clear_parts(folder: Path) -> None:
+    """Remove what a killed process was writing into a folder; nobody else may be writing there."""
+    with contextlib.suppress(OSError):
+        for left_over in folder.glob(".*.part"):
+            left_over.unlink()
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
@@ -43,8 +52,8 @@ def cannot_write(path: Path, error: OSError) -> UserError:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, as UTF-8."""
-    write_bytes(path, text.encode())
+    """Write a text file atomically, as UTF-8; of names that are none, the bytes are shown."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def as_utf8(text: str) -> str:
@@ -113,7 +122,7 @@ def read_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
     Raises:
         UserError: the file is missing, cut short, damaged, or not condvae's.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
@@ -122,5 +131,5 @@ def read_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
             return {name: file.get_tensor(name).clone() for name in file.keys()}, about  # noqa: SIM118
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; {what}") from error
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except Exception as error:  # whatever a damaged file, or one made to do harm, leads to
         raise UserError(f"{path}: damaged, or not written by condvae; {what}") from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable
 from typing import Self
 
 PLAIN_EVERY = 10.0
@@ -20,11 +22,15 @@ class ProgressLine:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        class Unread(Console):
+            def on_broken_pipe(self) -> None:  # rich would end the program
+                self.quiet = True
+
+        self.console = Unread(stderr=True, quiet=quiet, highlight=False, markup=False)
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f}%  {task.fields[numbers]}"),
+            TextColumn("{task.percentage:>3.0f}%  {task.fields[numbers]}", markup=False),
             TimeElapsedColumn(),
             console=self.console,
             transient=True,
@@ -35,7 +41,7 @@ class ProgressLine:
 
     def start(self, what: str) -> None:
         """Begin a piece of work, named in a word or two."""
-        self.bar.start()
+        self._shown(self.bar.start)
         self.what = what
         self.began = self.said = time.monotonic()
         self.bar.reset(self.task, description=what, total=1.0, numbers="")
@@ -52,14 +58,20 @@ class ProgressLine:
         left = f"{clock(passed / share * (1 - share))} left" if share > 0 else ""
         text = f"{numbers}  {left}" if numbers else left
         if self.console.is_terminal:
-            self.bar.update(self.task, completed=share, numbers=text)
+            self._shown(lambda: self.bar.update(self.task, completed=share, numbers=text))
         elif now - self.said > PLAIN_EVERY or share >= 1:
             self.said = now
-            self.console.print(f"{self.what} {share:4.0%}  {text}", soft_wrap=True)
+            line = f"{self.what} {share:4.0%}  {text}"
+            self._shown(lambda: self.console.print(line, soft_wrap=True))
 
     def close(self) -> None:
         """Take the line away."""
-        self.bar.stop()
+        self._shown(self.bar.stop)
+
+    def _shown(self, act: Callable[[], object]) -> None:
+        """Do it; after a terminal has hung up, or a pipe was closed, work goes on without its line."""
+        with contextlib.suppress(OSError):
+            act()
 
     def __enter__(self) -> Self:
         return self

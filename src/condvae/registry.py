@@ -32,10 +32,10 @@ def parse_spec(spec: str, kind: str) -> tuple[str, dict[str, Any]]:
         return name, {}
     try:
         call = ast.parse(f"part({rest}", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args:
+        if not isinstance(call, ast.Call) or call.args or not isinstance(call.func, ast.Name):
             raise ValueError
         options = {str(word.arg): _literal(word.value) for word in call.keywords}
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise UserError(
             f"{kind} {spec!r}: not understood; write a name, or name(option=value, ...)"
         ) from error
@@ -104,9 +104,24 @@ class Registry(Generic[Part]):
         return constructor(**{k: v for k, v in context.items() if k in parameters}, **options)
 
 
+LARGEST = 1 << 16
+"""No part has a use for a number of layers, channels or latents above this."""
+
+
 def _check_type(where: str, value: Any, parameter: inspect.Parameter) -> None:
     """Accept a value of the type of the parameter's default; an integer may stand for a float."""
     expected = type(parameter.default)
-    fits = isinstance(value, expected) and isinstance(value, bool) == (expected is bool)
-    if not fits and not (expected is float and type(value) is int):
+    each = value if isinstance(value, tuple) else (value,)
+    if any(type(number) is int and abs(number) > LARGEST for number in each):
+        raise UserError(f"{where}: a number beyond {LARGEST:,}, the most that there can be")
+    if not _fits(value, expected):
         raise UserError(f"{where}: {value!r} is not of type {expected.__name__}")
+    if isinstance(value, tuple) and parameter.default:
+        kind = type(parameter.default[0])
+        if not all(_fits(item, kind) for item in value):
+            raise UserError(f"{where}: {list(value)!r} are not all of type {kind.__name__}")
+
+
+def _fits(value: Any, expected: type) -> bool:
+    right = isinstance(value, expected) and isinstance(value, bool) == (expected is bool)
+    return right or (expected is float and type(value) is int)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 import typing
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from condvae.models.protocol import ConditionalModel
 
 FORMAT = 1
 MODEL, CHECKPOINT, CONFIG = "model.safetensors", "checkpoint/state.safetensors", "config.toml"
+CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,17 @@ def choose_precision(precision: str, device: torch.device) -> str:
         return precision
     if precision != "auto":
         raise UserError(f"--training.precision {precision}: use auto, fp32 or bf16")
+    times = precision_times(device)
+    return "bf16" if times["bf16"] < 0.7 * times["fp32"] else "fp32"
+
+
+def precision_times(device: torch.device) -> dict[str, float]:
+    """Seconds that a small matrix product takes in `fp32` and in `bf16`."""
     times = {}
-    for dtype in (torch.float32, torch.bfloat16):
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         matrix = torch.ones(256, 256, dtype=dtype, device=device)
-        times[dtype] = min(_seconds(matrix, device) for _ in range(30))
-    return "bf16" if times[torch.bfloat16] < 0.7 * times[torch.float32] else "fp32"
+        times[name] = min(_seconds(matrix, device) for _ in range(30))
+    return times
 
 
 def _seconds(matrix: Tensor, device: torch.device) -> float:
@@ -138,9 +146,20 @@ def load(path: str | Path, device: str = "auto") -> Run:
         config = configuration.from_dict(about["config"], str(path / MODEL))
         channels, height, width = (int(side) for side in about["shape"])
         names = tuple(str(name) for name in about["class_names"])
+        training = dict(about["training"])
+        with torch.device("meta"):  # sizes alone: nothing is made that the file's weights don't fill
+            plan = build_model(config.model, (channels, height, width), len(names))
+        if _sizes(plan.state_dict()) != _sizes(weights):
+            raise ValueError("other sizes")
         model = build_model(config.model, (channels, height, width), len(names))
         model.load_state_dict(weights)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # whatever a config that was tampered with leads to
         raise UserError(f"{path / MODEL}: its weights and its config do not fit together") from error
     model.eval().requires_grad_(False).to(where)
-    return Run(path, config, typing.cast(ConditionalModel, model), names, dict(about["training"]), where)
+    return Run(path, config, typing.cast(ConditionalModel, model), names, training, where)
+
+
+def _sizes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in weights.items()}

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from condvae.data.folders import CONTAINERS, DAMAGED, Container, Entry, Listing, listing
+from condvae.data.folders import CONTAINERS, Container, Entry, Listing, listing
 from condvae.data.formats import read_npz
 from condvae.data.sources import SOURCES, SPLITS, load
 from condvae.errors import UserError
@@ -339,5 +339,5 @@ def _copy_zip(decisions: Decisions, source: Path, target: Path) -> Path:
 def _content(container: Container, entry: Entry) -> bytes:
     try:
         return container.read(entry)
-    except DAMAGED as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{container.path / entry.path}: cannot be read ({error}); drop it") from error

@@ -15,12 +15,12 @@ import re
 import shutil
 import tempfile
 import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,20 +33,20 @@ FORMAT = 2
 TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 UNLABELLED = "unlabelled"
 CHUNK = 2048
+LARGEST = 1 << 28
+"""Bytes of an image file, at most; unpacked, where it is in a zip."""
+WIDEST = 1024
+"""Side of an image that is kept at the source's own size, at most."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An image file: its path inside the source, its name there as it is written, and a mark that
-    changes with its content."""
+    """An image file: its path inside the source, fit to be shown, its name there as it is written, and a
+    mark that changes with its content."""
 
     path: PurePosixPath
     name: str
     mark: tuple[int, ...]
-
-
-DAMAGED = (OSError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError)
-"""What reading a file out of a container raises; RuntimeError where a zip wants a password."""
 
 
 class Container(ABC):
@@ -64,7 +64,7 @@ class Container(ABC):
         """A file's bytes.
 
         Raises:
-            one of DAMAGED: it can't be read.
+            OSError, ValueError: it can't be read, or is too large to be an image.
         """
 
 
@@ -83,12 +83,14 @@ class Folder(Container):
                 file = Path(folder, name)
                 if file.is_file():
                     state = file.stat()
-                    inside = PurePosixPath(file.relative_to(self.path).as_posix())
-                    found.append(Entry(inside, str(inside), (state.st_size, state.st_mtime_ns)))
+                    inside = file.relative_to(self.path).as_posix()
+                    shown = PurePosixPath(os.fsencode(inside).decode("utf-8", "backslashreplace"))
+                    found.append(Entry(shown, inside, (state.st_size, state.st_mtime_ns)))
         return found
 
     def read(self, entry: Entry) -> bytes:
-        return (self.path / entry.name).read_bytes()
+        with (self.path / entry.name).open("rb") as file:
+            return limited(file)
 
 
 class Zip(Container):
@@ -98,24 +100,41 @@ class Zip(Container):
         super().__init__(path)
         try:
             self.archive = zipfile.ZipFile(path)
-        except (OSError, zipfile.BadZipFile, ValueError) as error:
+        except Exception as error:  # whatever zipfile comes up with when it is given a damaged file
             raise UserError(f"{path}: not a zip file, or cut short ({error}); make it again") from error
 
     def entries(self) -> list[Entry]:
         found = []
         for info in self.archive.infolist():
             inside = PurePosixPath(info.filename.replace("\\", "/"))
-            if inside.is_absolute() or ".." in inside.parts or ":" in inside.parts[0:1]:
+            drive = inside.parts and inside.parts[0].endswith(":")
+            if inside.is_absolute() or ".." in inside.parts or drive:
                 raise UserError(
                     f"{self.path}: the entry {info.filename!r} climbs out of the archive; "
                     "make the zip again, from inside its folder"
                 )
-            if not info.is_dir():
+            if not info.filename.endswith("/"):
                 found.append(Entry(inside, info.filename, (info.file_size, info.CRC)))
         return found
 
     def read(self, entry: Entry) -> bytes:
-        return self.archive.read(entry.name)
+        try:
+            with self.archive.open(entry.name) as file:
+                return limited(file)
+        except Exception as error:  # as above; a RuntimeError where it wants a password
+            raise ValueError(str(error) or type(error).__name__) from error
+
+
+def limited(file: IO[bytes]) -> bytes:
+    """What is in an image file.
+
+    Raises:
+        ValueError: it goes on and on, as a zip bomb does.
+    """
+    content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"over {LARGEST:,} bytes, which no image has")
+    return content
 
 
 CONTAINERS: dict[str, Callable[[Path], Container]] = {"folder": Folder, "zip": Zip}
@@ -184,7 +203,9 @@ def _common_depth(paths: Sequence[PurePosixPath]) -> int:
 def natural_order(name: str) -> tuple[tuple[int, int | str], ...]:
     """A sort key by which "2" comes before "10"."""
     pieces = re.split(r"(\d+)", name)
-    return tuple((0, int(p)) if p.isdecimal() else (1, p.casefold()) for p in pieces if p)
+    return tuple(
+        (0, int(p)) if p.isdecimal() and len(p) < 100 else (1, p.casefold()) for p in pieces if p
+    )
 
 
 # -------------------------------------------------------------------------------- decoding, and cache
@@ -300,7 +321,7 @@ def _from_cache(place: Path, name: str, split: str, found: Listing) -> LabelledI
             int(about["skipped"]),
             tuple(about["files"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, UserError):
+    except Exception:  # whatever is found in a file that is damaged or no longer there
         return None
 
 
@@ -308,16 +329,22 @@ def decoded_shape(
     container: Container, found: Listing, image_size: int, channels: int
 ) -> tuple[int, int, int]:
     """`(C, H, W)` to decode to: as asked, or else as the first readable image is."""
-    from condvae.data.images import UNREADABLE, open_image
+    from condvae.data.images import UNREADABLE, open_image, without_warnings
 
     if image_size and channels:
         return channels, image_size, image_size
     for entry in found.entries:
         try:
-            first = open_image(container.read(entry))
-        except (*UNREADABLE, *DAMAGED):
+            with without_warnings():
+                first = open_image(container.read(entry))
+        except UNREADABLE:
             continue
         height, width = (image_size, image_size) if image_size else first.size[::-1]
+        if max(height, width) > WIDEST:
+            raise UserError(
+                f"{container.path}: its images are {width} x {height}, and a model's have a side of "
+                f"{WIDEST} at most; give --data.image-size"
+            )
         return channels or (1 if first.mode == "L" else 3), height, width
     raise UserError(f"{container.path}: none of its {len(found.entries)} images can be read")
 
@@ -336,22 +363,28 @@ def _decode(
     """
     from numpy.lib.format import open_memmap
 
-    from condvae.data.images import UNREADABLE, fit, open_image
+    from condvae.data.images import UNREADABLE, fit, open_image, without_warnings
 
     def decode(entry: Entry) -> NDArray[np.uint8] | Exception:
         try:
             return fit(open_image(container.read(entry)), shape[1:], shape[0])
-        except (*UNREADABLE, *DAMAGED) as error:
+        except UNREADABLE as error:
             return error
 
     whole = (len(entries), *shape)
-    images: NDArray[np.uint8] = (
-        np.empty(whole, np.uint8)
-        if folder is None
-        else open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=whole)
-    )
+    try:
+        images: NDArray[np.uint8] = (
+            np.empty(whole, np.uint8)
+            if folder is None
+            else open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=whole)
+        )
+    except (MemoryError, ValueError) as error:
+        raise UserError(
+            f"{container.path}: {len(entries):,} images of {shape} need {math.prod(whole):,} bytes; "
+            "give a smaller --data.image-size"
+        ) from error
     kept: list[int] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool, ProgressLine() as line:
+    with without_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool, ProgressLine() as line:
         line.start(f"decoding {container.path.name}")
         for start in range(0, len(entries), CHUNK):
             line.show(start / len(entries), f"{start:,} of {len(entries):,} images")

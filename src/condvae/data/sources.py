@@ -6,6 +6,7 @@ Datasets with a name are looked for on this disk before anything is downloaded.
 
 from __future__ import annotations
 
+import contextlib
 import lzma
 import os
 from collections.abc import Callable
@@ -319,7 +320,9 @@ def load(
 
 
 def _path(source: str) -> Path:
-    path = Path(source).expanduser()
+    path = Path(source)
+    with contextlib.suppress(RuntimeError):  # there is no such user
+        path = path.expanduser()
     if not path.exists():
         raise UserError(
             f"--data {source}: no such file or folder, and no dataset of that name"

@@ -120,4 +120,4 @@ def _sheet(heading: str, caption: str) -> tuple[Figure, Axes]:
 def _drawn(figure: Figure) -> Image.Image:
     file = BytesIO()
     figure.savefig(file, format="png")
-    return Image.open(file).convert("RGB")
+    return Image.open(file, formats=["PNG"]).convert("RGB")

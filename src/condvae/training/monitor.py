@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from condvae.files import cannot_write, write_text
 from condvae.progress import ProgressLine
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 METRICS = "metrics.jsonl"
 
@@ -21,13 +24,10 @@ class Monitor:
     """
 
     def __init__(self, path: Path, resumed_at: int, quiet: bool = False) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self.path = path
         _keep_until(path / METRICS, resumed_at)
         try:
-            self.file = (path / METRICS).open("a", encoding="utf-8")
-            self.board = SummaryWriter(str(path / "tensorboard"), purge_step=resumed_at or None)
+            self.board = self._new_board(resumed_at)
         except OSError as error:
             raise cannot_write(path, error) from error
         self.line = ProgressLine(quiet)
@@ -36,20 +36,29 @@ class Monitor:
     def log(self, record: dict[str, Any]) -> None:
         """Append a record of numbers; it has a "step"."""
         try:
-            self.file.write(json.dumps(record) + "\n")
-            self.file.flush()
+            self.path.mkdir(parents=True, exist_ok=True)  # it may have been removed since
+            with (self.path / METRICS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+            if not Path(self.board.log_dir).is_dir():
+                self.board = self._new_board(record["step"])
             for name, value in record.items():
                 if name != "step":
                     self.board.add_scalar(name, value, record["step"])
         except OSError as error:
             raise cannot_write(self.path / METRICS, error) from error
 
+    def _new_board(self, step: int) -> SummaryWriter:
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.path / "tensorboard"), purge_step=step or None)
+
     def close(self) -> None:
         """Stop the line and close the files."""
         self.line.close()
         try:
-            self.file.close()
             self.board.close()
+        except FileNotFoundError:  # its folder was removed, and what was in it is not missed
+            pass
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
@@ -63,6 +72,6 @@ def _keep_until(file: Path, step: int) -> None:
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
     write_text(file, "".join(kept))

@@ -27,7 +27,7 @@ from condvae.models.families import build_model
 from condvae.models.protocol import ConditionalModel
 from condvae.objectives import OBJECTIVES, Loss
 from condvae.run import CHECKPOINT, CONFIG, MODEL, choose_device, choose_precision, save_model
-from condvae.training.checkpoint import read_checkpoint, restore, save_checkpoint
+from condvae.training.checkpoint import Checkpoint, read_checkpoint, restore, save_checkpoint
 from condvae.training.ema import WeightAverage
 from condvae.training.monitor import Monitor
 from condvae.training.optimisers import build_optimiser
@@ -79,12 +79,12 @@ class Trainer:
     ) -> None:
         self.config, self.settings, self.out = config, config.training, out
         settings = config.training
-        _check(settings)
+        check_settings(settings)
         device = choose_device(settings.device)
         checkpoint = read_checkpoint(out / CHECKPOINT) if resume else None
         # What "auto" found when the run began holds for all of it, whatever a new trial would say.
         precision = (
-            str(checkpoint.counters["precision"])
+            str(checkpoint.counters.get("precision", "fp32"))
             if checkpoint
             else choose_precision(settings.precision, device)
         )
@@ -97,12 +97,12 @@ class Trainer:
 
         self.train_data, self.validation_data = data
         torch.manual_seed(settings.seed)
-        model = build_model(config.model, self.train_data.shape, self.train_data.classes)
-        context = {"model": model, "images": len(self.train_data)}
-        objective = OBJECTIVES.build(settings.objective, **context)
-        self.pair = ModelAndObjective(model, objective).to(device)
+        self.pair = self._built().to(device)
         self.model = typing.cast(ConditionalModel, self.pair.model)
         self.optimiser = build_optimiser(settings, self.pair, precision)
+        # Statistics of batches: a step that is skipped has put them out as well.
+        self.statistics = [b for b in self.pair.buffers() if b.is_floating_point()]
+        self.good_statistics = [buffer.clone() for buffer in self.statistics]
         self.step_module = self.accelerator.prepare(self.pair)
         self.average = WeightAverage(self.pair.model, settings.ema)
         self.batches = Batches(
@@ -122,9 +122,23 @@ class Trainer:
                     "as it was, or train into another --out"
                 )
             restore(checkpoint, self.pair, self.optimiser, self.average)
-            self._restore_counters(checkpoint.counters)
+            self._restore_counters(checkpoint)
+            _copy(self.statistics, self.good_statistics)
         write_text(out / CONFIG, configuration.to_toml(config))
         self.monitor = Monitor(out, self.step, quiet)
+
+    def _built(self) -> ModelAndObjective:
+        config, data = self.config, self.train_data
+        try:
+            model = build_model(config.model, data.shape, data.classes)
+            objective = OBJECTIVES.build(config.training.objective, model=model, images=len(data))
+        except UserError:
+            raise
+        except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"the recipe's [model] or its objective can't be built ({error}); look at its numbers"
+            ) from error
+        return ModelAndObjective(model, objective)
 
     # -------------------------------------------------------------------------------------- fit
 
@@ -133,7 +147,8 @@ class Trainer:
 
         Raises:
             Interrupted: a signal asked to stop; the run can be resumed.
-            UserError: training diverged, or the disk gave out. The last checkpoint stays.
+            UserError: training diverged (a checkpoint of the last good weights is left), or the disk
+                gave out (the last checkpoint stays).
         """
         stop = _StopSignal()
         epochs = self.settings.epochs
@@ -187,20 +202,30 @@ class Trainer:
             first = math.isnan(self.usual_norm)
             self.usual_norm = norm if first else 0.98 * self.usual_norm + 0.02 * norm
             self.skipped_in_a_row = 0
+            _copy(self.statistics, self.good_statistics)
         else:
+            _copy(self.good_statistics, self.statistics)
             self.skipped += 1
             self.skipped_in_a_row += 1
             if self.skipped_in_a_row > SKIPS_IN_A_ROW:
-                raise UserError(
-                    f"training diverged at step {self.step}: {SKIPS_IN_A_ROW} steps in a row had "
-                    f"gradients that were not finite or {settings.skip_above:g} times the usual; "
-                    "lower --training.learning-rate"
-                )
+                raise self._diverged()
         self.optimiser.zero_grad(set_to_none=True)
         self.step += 1
         self.average.update(self.step)
         numbers = {name: float(value) for name, value in loss.metrics.items()}
         return numbers | {"loss": float(loss.value.detach()), "gradient_norm": norm, "rate": rate}
+
+    def _diverged(self) -> UserError:
+        """Keep the weights, which no skipped step has touched, and say what happened."""
+        good = self.step - self.skipped_in_a_row + 1
+        self.skipped_in_a_row = 0
+        self._save_checkpoint()
+        return UserError(
+            f"training diverged at step {self.step}: {SKIPS_IN_A_ROW} steps in a row had gradients that "
+            f"were not finite or {self.settings.skip_above:g} times the usual; lower "
+            f"--training.learning-rate, with another --out (the weights of step {good}, the last good "
+            f"one, are in {self.out / CHECKPOINT})"
+        )
 
     # ------------------------------------------------------------------------------ validate, log
 
@@ -251,16 +276,29 @@ class Trainer:
             "skipped": self.skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
             "usual_norm": None if math.isnan(self.usual_norm) else self.usual_norm,
+            "validation_elbo": None if math.isnan(self.validation_elbo) else self.validation_elbo,
         }
 
-    def _restore_counters(self, counters: dict[str, Any]) -> None:
-        self.step = int(counters["step"])
-        self.seconds = float(counters["seconds"])
-        self.skipped = int(counters["skipped"])
-        self.skipped_in_a_row = int(counters["skipped_in_a_row"])
-        self.usual_norm = math.nan if counters["usual_norm"] is None else counters["usual_norm"]
+    def _restore_counters(self, checkpoint: Checkpoint) -> None:
+        counters = checkpoint.counters
+        try:
+            self.step = int(counters["step"])
+            self.seconds = float(counters["seconds"])
+            self.skipped = int(counters["skipped"])
+            self.skipped_in_a_row = int(counters["skipped_in_a_row"])
+            usual, elbo = counters["usual_norm"], counters.get("validation_elbo")
+            self.usual_norm = math.nan if usual is None else float(usual)
+            self.validation_elbo = math.nan if elbo is None else float(elbo)
+            if self.step < 0 or not 0 <= self.seconds < math.inf:
+                raise ValueError("counts below 0")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise UserError(
+                f"{checkpoint.path}: does not count what a checkpoint counts; train into another --out"
+            ) from error
 
     def _save_checkpoint(self) -> None:
+        if not (self.out / CONFIG).exists():  # someone has tidied up
+            write_text(self.out / CONFIG, configuration.to_toml(self.config))
         save_checkpoint(self.out / CHECKPOINT, self.pair, self.optimiser, self.average, self._counters())
 
     def _finish(self) -> dict[str, Any]:
@@ -304,11 +342,22 @@ class _Meter:
         }
 
 
-class _StopSignal:
-    """While it is entered, Ctrl-C and SIGTERM set `asked` instead of stopping in mid-step."""
+def _copy(these: list[Tensor], into: list[Tensor]) -> None:
+    for tensor, place in zip(these, into, strict=True):
+        place.copy_(tensor)
 
-    asked = False
-    signals = (signal.SIGINT, signal.SIGTERM)
+
+class _StopSignal:
+    """While it is entered, Ctrl-C, SIGTERM and SIGHUP set `asked` instead of stopping in mid-step.
+
+    A hang-up that is ignored, as `nohup` has it, stays ignored.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.signals = [signal.SIGINT, signal.SIGTERM]
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            self.signals.append(signal.SIGHUP)
 
     def __enter__(self) -> None:
         try:
@@ -327,7 +376,12 @@ class _StopSignal:
 # --------------------------------------------------------------------------------------------- choices
 
 
-def _check(settings: TrainingConfig) -> None:
+def check_settings(settings: TrainingConfig) -> None:
+    """Refuse a number that no training can be run with.
+
+    Raises:
+        UserError: there is one.
+    """
     if settings.epochs <= 0 and settings.minutes <= 0:
         raise UserError("the run has no length: give --epochs or --minutes a number above 0")
     for name in ("epochs", "minutes"):
@@ -340,6 +394,15 @@ def _check(settings: TrainingConfig) -> None:
     if not 0 < settings.labelled_share < 1:
         share = settings.labelled_share
         raise UserError(f"--training.labelled-share must be within 0 and 1, not {share}")
+    if not 0 <= settings.seed < 1 << 63:
+        raise UserError(f"--seed must be within 0 to 2^63 - 1, not {settings.seed}")
+    for name in ("clip", "checkpoint_seconds", "skip_above"):
+        if not getattr(settings, name) >= 0:
+            raise UserError(f"--training.{name.replace('_', '-')} must be a number of 0 or more")
+    if not 0 <= settings.weight_decay < math.inf:
+        raise UserError(f"--training.weight-decay must be 0 or more, not {settings.weight_decay}")
+    if not 0 <= settings.beta2 < 1:
+        raise UserError(f"--training.beta2 must be at least 0 and below 1, not {settings.beta2}")
     if not 0 <= settings.ema <= 0.25:
         raise UserError(f"--training.ema must be within 0 to 0.25, not {settings.ema}")
     if settings.schedule not in ("cosine", "constant"):
@@ -358,4 +421,4 @@ def describe_device(device: torch.device) -> str:
     return f"{name}, {torch.get_num_threads()} threads"
 
 
-__all__ = ["MODEL", "Interrupted", "Trainer"]
+__all__ = ["MODEL", "Interrupted", "Trainer", "check_settings"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from condvae.config import ModelConfig
 from condvae.files import write_text
-from condvae.run import load
+from condvae.run import CARD, load
 
 
 def write_card(path: Path) -> None:
@@ -16,9 +16,9 @@ def write_card(path: Path) -> None:
     run = load(path, "cpu")
     training, config = run.training, run.config
     lines = [
-        f"# A conditional VAE trained on {Path(config.data.source).name}",
+        f"# A conditional VAE trained on {cell(Path(config.data.source).name)}",
         "",
-        config.about or "Trained with condvae.",
+        cell(config.about) or "Trained with condvae.",
         "",
         "| | |",
         "|---|---|",
@@ -43,7 +43,7 @@ def write_card(path: Path) -> None:
         "samples are no photographs of anything. The data's own licence goes with the weights.",
         "",
     ]
-    write_text(path / "README.md", "\n".join(lines))
+    write_text(path / CARD, "\n".join(lines))
 
 
 def _described(model: ModelConfig) -> str:
@@ -54,17 +54,19 @@ def _described(model: ModelConfig) -> str:
 
 
 def cell(text: str) -> str:
-    """Text that stays text inside a table of Markdown."""
+    """Text that stays text, and a line, inside a table of Markdown."""
+    text = " ".join(text.split())
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
 
 
 def _evaluation(path: Path) -> list[str]:
     try:
         found: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        rows = [f"| {cell(name)} | {value} |" for name, value in table_rows(found)]
+        source = cell(str(found["source"]))
+        head = f"## Evaluation: {found['images']:,} {found['split']} images of {source}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ["Not evaluated yet: `condvae evaluate` with this folder.", ""]
-    rows = [f"| {cell(name)} | {value} |" for name, value in table_rows(found)]
-    head = f"## Evaluation: {found['images']:,} {found['split']} images of {found['source']}"
     return [head, "", "| | |", "|---|---|", *rows, ""]
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from condvae.data.images import UNREADABLE, fit, open_image, suffixes
+from condvae.data.folders import limited
+from condvae.data.images import UNREADABLE, fit, open_image, suffixes, without_warnings
 from condvae.errors import UserError
 from condvae.evaluation.bounds import fixed_binarisation, weighted_bounds
 from condvae.evaluation.outputs import swapped
@@ -50,7 +51,8 @@ def read_images(run: Run, path: str | Path) -> tuple[Images, list[str]]:
     read = []
     for file in files:
         try:
-            read.append(fit(open_image(file.read_bytes()), (height, width), channels))
+            with without_warnings(), file.open("rb") as opened:
+                read.append(fit(open_image(limited(opened)), (height, width), channels))
         except UNREADABLE as error:
             raise UserError(f"{file}: could not be read as an image ({error})") from error
     images = torch.from_numpy(np.ascontiguousarray(np.stack(read)))

@@ -9,9 +9,10 @@ from pathlib import Path
 from condvae import config as configuration
 from condvae.config import Config
 from condvae.errors import UserError
-from condvae.files import cannot_write
+from condvae.files import cannot_write, clear_parts
+from condvae.lock import LOCK, OnlyOne
 from condvae.objectives import takes_unlabelled
-from condvae.run import CHECKPOINT, CONFIG, MODEL
+from condvae.run import CARD, CHECKPOINT, CONFIG, MODEL
 from condvae.verbs.sources import check_test_source, training_images
 
 
@@ -33,19 +34,35 @@ def train(
         quiet: show nothing.
 
     Raises:
-        UserError: anything in the recipe, the data or the directory is wrong, or training diverged.
-        condvae.training.trainer.Interrupted: Ctrl-C; the run can be resumed.
+        UserError: anything in the recipe, the data or the directory is wrong, another process is at
+            work in it, or training diverged.
+        condvae.training.trainer.Interrupted: Ctrl-C, or a signal to end; the run can be resumed.
     """
     config = recipe if isinstance(recipe, Config) else configuration.load_recipe(recipe)
     name = "run" if isinstance(recipe, Config) else Path(recipe).stem
     path = Path(out) if out else Path("runs") / name
+    from condvae.training.trainer import check_settings
+
     config = with_absolute_paths(config)
+    check_settings(config.training)
+    with OnlyOne(path, "--out"):
+        _train(config, path, data_root, resume, quiet)
+    return path
+
+
+def _train(config: Config, path: Path, data_root: str | Path | None, resume: bool, quiet: bool) -> None:
+    from condvae.verbs.card import write_card
+
+    for folder in (path, (path / CHECKPOINT).parent):
+        clear_parts(folder)
     if resume and (path / CONFIG).exists():
         _check_same(config, configuration.load_recipe(path / CONFIG), path)
     elif not resume:
         _claim(path)
     if resume and (path / MODEL).exists():
-        return path
+        if not (path / CARD).exists():
+            write_card(path)
+        return
 
     unlabelled = takes_unlabelled(config.training.objective)
     images = training_images(config.data, data_root, unlabelled)
@@ -61,7 +78,6 @@ def train(
     parts = (seen, watched.labelled())
 
     from condvae.training.trainer import Trainer
-    from condvae.verbs.card import write_card
 
     going_on = resume and (path / CHECKPOINT).exists()
     try:
@@ -70,14 +86,20 @@ def train(
     except OSError as error:
         raise cannot_write(path, error) from error
     write_card(path)
-    return path
 
 
 def with_absolute_paths(config: Config) -> Config:
     """The config with sources that are paths made absolute, so that a run is understood anywhere."""
 
     def absolute(source: str) -> str:
-        path = Path(source).expanduser()
+        try:
+            source.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"--data {source!r}: its name is no UTF-8; rename it") from error
+        try:
+            path = Path(source).expanduser()
+        except RuntimeError:  # there is no such user
+            return source
         return str(path.resolve()) if source and path.exists() else source
 
     from condvae.data.sources import SOURCES
@@ -95,8 +117,8 @@ def _claim(path: Path) -> None:
             f"--out {path}: holds a run already; go on with it by --resume, or choose another --out"
         )
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()) and not (path / CONFIG).exists():
+        foreign = any(entry.name != LOCK for entry in path.iterdir())
+        if foreign and not (path / CONFIG).exists():
             raise UserError(f"--out {path}: is not empty, and no run directory; choose a new folder")
         for left_over in (path / "tensorboard", path / "metrics.jsonl"):
             shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink(missing_ok=True)

@@ -1,0 +1,90 @@
+"""The same bound in float64, float32 and bf16, for every family of models and every likelihood."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from condvae.config import ModelConfig
+from condvae.models.families import build_model
+from condvae.models.networks import NETWORKS
+from condvae.probability.likelihoods import LIKELIHOODS
+from condvae.probability.posteriors import POSTERIORS
+from condvae.probability.priors import PRIORS
+
+SHAPE, CLASSES, IMAGES = (1, 8, 8), 3, 16
+SINGLE, HALF = 2e-6, 2e-2
+"""Shares of the bound's size (at least 100 nats) by which float32 may differ from float64, and bf16 from
+float32."""
+LADDER = "ladder(groups=[1, 2, 1], channels=[4, 2, 1], widths=[16, 8, 8], blocks=[0, 1, 1])"
+SMALL = {
+    "vamp": "vamp(components=2)",
+    "mixture": "mixture(components=3)",
+    "autoregressive-flow": "autoregressive-flow(steps=2, hidden=8)",
+    "coupling-flow": "coupling-flow(steps=2, hidden=8)",
+    "inverse-autoregressive-flow": "inverse-autoregressive-flow(steps=2, hidden=8, context=4)",
+    "mlp": "mlp(widths=[16])",
+    "conv": "conv(width=8, patch=4, hidden=16)",
+    "resnet": "resnet(width=4, blocks=1)",
+}
+
+
+def configs() -> Iterator[tuple[str, ModelConfig]]:
+    """Every likelihood in both families, and every network, prior and posterior."""
+
+    def flat(**parts: str) -> ModelConfig:
+        chosen = {key: SMALL.get(part, part) for key, part in ({"network": "mlp"} | parts).items()}
+        return ModelConfig(latents=5, embedding=4, **chosen)  # type: ignore[arg-type]
+
+    for likelihood in LIKELIHOODS.parts:
+        yield f"flat, {likelihood}", flat(likelihood=likelihood)
+        yield f"ladder, {likelihood}", ModelConfig(family=LADDER, likelihood=likelihood, embedding=4)
+    for kind, parts in (("network", NETWORKS), ("prior", PRIORS), ("posterior", POSTERIORS)):
+        for part in parts.parts:
+            yield f"{kind} {part}", flat(**{kind: part})
+
+
+def build(config: ModelConfig) -> nn.Module:
+    """A model away from where its parts start."""
+    torch.manual_seed(0)
+    model = build_model(config, SHAPE, CLASSES).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.add_(0.3 * torch.randn_like(parameter) / parameter[0].numel() ** 0.5)
+    return model
+
+
+def bound(model: nn.Module, noise: torch.Tensor) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randint(0, 256, (IMAGES, *SHAPE), generator=generator).to(torch.uint8)
+    if model.likelihood.binary:  # type: ignore[union-attr]
+        x = (x > 127).to(torch.uint8) * 255
+    y = torch.arange(IMAGES) % CLASSES
+    return model.elbo(x, y, noise).value  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("name", "config"), configs(), ids=lambda given: given if isinstance(given, str) else ""
+)
+def test_bounds_agree(name: str, config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(config)
+    twice = copy.deepcopy(model).double()
+    noise = torch.randn(IMAGES, model.latents, generator=torch.Generator().manual_seed(2))
+    single = bound(model, noise)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = bound(model, noise)
+    assert single.dtype == half.dtype == torch.float32
+    with monkeypatch.context() as patched:  # all that the models take in float32
+        patched.setattr(torch.Tensor, "float", torch.Tensor.double)
+        torch.set_default_dtype(torch.float64)
+        try:
+            double = bound(twice, noise.double())
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert double.dtype == torch.float64
+    size = double.abs().clamp(min=100)
+    assert ((single - double).abs() / size).max() < SINGLE, name
+    assert ((half - single).abs() / size).max() < HALF, name
