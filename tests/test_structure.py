@@ -15,8 +15,9 @@ FLOORS = {
     **dict.fromkeys(("objectives", "run"), 3),
     **dict.fromkeys(("training", "evaluation", "figures"), 4),
     "verbs": 5,
-    "cli": 6,
-    "__main__": 7,
+    "explorer": 6,
+    "cli": 7,
+    "__main__": 8,
 }
 APART = [("data", "models"), ("data", "probability"), ("probability", "data"), ("models", "data")]
 """Rooms that know nothing of each other, whatever their floors."""

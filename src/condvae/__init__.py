@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from condvae.explorer.serve import explore as explore
     from condvae.run import load as load
     from condvae.verbs.evaluate import evaluate as evaluate
     from condvae.verbs.journeys import interpolate as interpolate
@@ -31,9 +32,10 @@ _WHERE = {
     "sample": "condvae.verbs.sample",
     "interpolate": "condvae.verbs.journeys",
     "traverse": "condvae.verbs.journeys",
+    "explore": "condvae.explorer.serve",
 }
 
-__all__ = ["__version__", "evaluate", "interpolate", "load", "sample", "swap", "train", "traverse"]
+__all__ = ["__version__", *_WHERE]
 
 
 def __getattr__(name: str) -> Any:

@@ -178,6 +178,28 @@ class Traverse:
 
 
 @dataclass(frozen=True)
+class Explore:
+    """Show a run as a page in the browser, on this machine alone."""
+
+    run: Annotated[Positional[str], arg(metavar="RUN")] = ""
+    """A run directory; by default the one in runs/ that was trained last."""
+    data: Annotated[str, arg(metavar="SOURCE")] = ""
+    """Other test images than the run's own."""
+    data_root: DataRoot = ""
+    """Where datasets are looked for (or set CONDVAE_DATA); the explorer downloads nothing."""
+    audit: Annotated[str, arg(metavar="DIR")] = ""
+    """An audit's folder, to be shown too."""
+    host: str = "127.0.0.1"
+    """Address to listen on; any other shows the page to other machines."""
+    port: int = 7860
+    """Port to listen on; 0 for any that is free."""
+    browser: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Open a browser."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+
+@dataclass(frozen=True)
 class DataList:
     """The datasets that have a name."""
 
@@ -288,6 +310,11 @@ def run_traverse(command: Traverse) -> None:
         say(path)
 
 
+def run_explore(command: Explore) -> None:
+    """Serve the page until Ctrl-C."""
+    condvae.explore(command.run or None, **_given(command))
+
+
 def run_data(command: Data) -> None:
     """List the datasets, or describe one as JSON."""
     from condvae.data import info, list_sources
@@ -330,6 +357,7 @@ VERBS: dict[str, tuple[type, Callable[..., None]]] = {
     "sample": (Sample, run_sample),
     "interpolate": (Interpolate, run_interpolate),
     "traverse": (Traverse, run_traverse),
+    "explore": (Explore, run_explore),
     "data": (Data, run_data),
     "recipes": (Recipes, run_recipes),
 }
@@ -345,6 +373,7 @@ Conditional variational autoencoders on labelled images.
   condvae sample RUN     make up images by class
   condvae interpolate RUN FROM TO   the way from one image to another, under several labels
   condvae traverse RUN   what single latents do to an image
+  condvae explore [RUN]  all of it, and a drawing pad, as a page in the browser
   condvae data           list datasets (data list), or describe one (data info SOURCE)
   condvae recipes        list the recipes
 

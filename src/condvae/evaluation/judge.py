@@ -204,12 +204,25 @@ def panel_for(
     return Panel(networks, {"gradients": _kernel_judge(train, device, part(len(seats)))}, reader)
 
 
+def cached_panel(train: LabelledImages, device: torch.device) -> Panel | None:
+    """The judges of a data set, where all of them are in the cache, else None: none is trained."""
+    train = train.labelled()
+    names = [_network_file(name, train) for name in (*NETWORKS, READER[0])]
+    files = [*names, _cached(train, f"gradients-{LANDMARKS}")]
+    return panel_for(train, device) if all(file.is_file() for file in files) else None
+
+
+def _network_file(name: str, train: LabelledImages) -> Path:
+    width, most = SIZES[train.shape[0]]
+    return _cached(train, f"{name}-{width}-{min(most, EPOCHS * len(train))}")
+
+
 def _network(
     name: str, seed: int, train: LabelledImages, device: torch.device, progress: Progress
 ) -> NeuralJudge:
     width, most = SIZES[train.shape[0]]
     images_seen = min(most, EPOCHS * len(train))
-    path = _cached(train, f"{name}-{width}-{images_seen}")
+    path = _network_file(name, train)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2026 + seed)
         classifier = CLASSIFIERS.build(name, shape=train.shape, classes=train.classes, width=width)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from condvae.config import DataConfig
 from condvae.data import LabelledImages, load
+from condvae.data.sources import SOURCES, find
 from condvae.errors import UserError
 from condvae.registry import nearest
 from condvae.run import Run
@@ -93,6 +94,13 @@ def _load_test(
     if not len(images):
         raise UserError(f"{source}: has no labelled test images")
     return images
+
+
+def on_this_disk(source: str, data_root: str | Path | None) -> bool:
+    """Whether a source can be loaded without fetching anything."""
+    if source in SOURCES:
+        return find(SOURCES[source], Path(data_root) if data_root else None) is not None
+    return Path(source).expanduser().exists()
 
 
 def class_number(run: Run, label: int | str, flag: str) -> int:
