@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from condvae.verbs.evaluate import evaluate as evaluate
     from condvae.verbs.journeys import interpolate as interpolate
     from condvae.verbs.journeys import traverse as traverse
+    from condvae.verbs.push import push as push
     from condvae.verbs.sample import sample as sample
     from condvae.verbs.swap import swap as swap
     from condvae.verbs.train import train as train
@@ -33,6 +34,7 @@ _WHERE = {
     "interpolate": "condvae.verbs.journeys",
     "traverse": "condvae.verbs.journeys",
     "explore": "condvae.explorer.serve",
+    "push": "condvae.verbs.push",
 }
 
 __all__ = ["__version__", *_WHERE]

@@ -200,6 +200,22 @@ class Explore:
 
 
 @dataclass(frozen=True)
+class Push:
+    """Send a run to the Hugging Face Hub, from where hf://user/name loads it."""
+
+    run: Annotated[Positional[str], arg(metavar="RUN")]
+    """A run directory."""
+    to: Annotated[Positional[str], arg(metavar="USER/NAME")]
+    """The repository."""
+    private: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Make the repository private, if it is new."""
+    license: str = ""
+    """The weights' licence, by the Hub's short name, for the model card."""
+    message: str = ""
+    """What the commit says."""
+
+
+@dataclass(frozen=True)
 class DataList:
     """The datasets that have a name."""
 
@@ -315,6 +331,12 @@ def run_explore(command: Explore) -> None:
     condvae.explore(command.run or None, **_given(command))
 
 
+def run_push(command: Push) -> None:
+    """Send the run, and say how it is loaded."""
+    address = condvae.push(command.run, **_given(command))
+    say(f'{address}\nload it: condvae.load("{address}")')
+
+
 def run_data(command: Data) -> None:
     """List the datasets, or describe one as JSON."""
     from condvae.data import info, list_sources
@@ -358,6 +380,7 @@ VERBS: dict[str, tuple[type, Callable[..., None]]] = {
     "interpolate": (Interpolate, run_interpolate),
     "traverse": (Traverse, run_traverse),
     "explore": (Explore, run_explore),
+    "push": (Push, run_push),
     "data": (Data, run_data),
     "recipes": (Recipes, run_recipes),
 }
@@ -374,6 +397,7 @@ Conditional variational autoencoders on labelled images.
   condvae interpolate RUN FROM TO   the way from one image to another, under several labels
   condvae traverse RUN   what single latents do to an image
   condvae explore [RUN]  all of it, and a drawing pad, as a page in the browser
+  condvae push RUN USER/NAME   the run on the Hugging Face Hub, to be loaded as hf://user/name
   condvae data           list datasets (data list), or describe one (data info SOURCE)
   condvae recipes        list the recipes
 
