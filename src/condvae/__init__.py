@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from condvae.explorer.serve import explore as explore
     from condvae.run import load as load
     from condvae.verbs.evaluate import evaluate as evaluate
+    from condvae.verbs.export import export as export
     from condvae.verbs.journeys import interpolate as interpolate
     from condvae.verbs.journeys import traverse as traverse
     from condvae.verbs.push import push as push
@@ -34,6 +35,7 @@ _WHERE = {
     "interpolate": "condvae.verbs.journeys",
     "traverse": "condvae.verbs.journeys",
     "explore": "condvae.explorer.serve",
+    "export": "condvae.verbs.export",
     "push": "condvae.verbs.push",
 }
 

@@ -216,6 +216,24 @@ class Push:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write a run as ONNX graphs, or as a page that runs in the browser."""
+
+    run: Annotated[Positional[str], arg(metavar="RUN")]
+    """A run directory."""
+    format: str = "onnx"
+    """onnx: encoder, decoder and sampler; web: a folder for any static server."""
+    runtime: Annotated[str, arg(metavar="DIR")] = ""
+    """The npm package onnxruntime-web, for --format web; by default looked for in node_modules."""
+    examples: bool = True
+    """Put a test image a class on the page."""
+    data_root: DataRoot = ""
+    """Where datasets are looked for (or set CONDVAE_DATA)."""
+    out: Annotated[str, arg(metavar="DIR")] = ""
+    """Folder; by default onnx or web in the run's."""
+
+
+@dataclass(frozen=True)
 class DataList:
     """The datasets that have a name."""
 
@@ -331,6 +349,15 @@ def run_explore(command: Explore) -> None:
     condvae.explore(command.run or None, **_given(command))
 
 
+def run_export(command: Export) -> None:
+    """Write the files, and say where they are."""
+    found = condvae.export(command.run, **_given(command))
+    for path in found["files"].values():
+        say(path)
+    if command.format == "web":
+        say(f"see it: python -m http.server --bind 127.0.0.1 --directory {found['folder']}")
+
+
 def run_push(command: Push) -> None:
     """Send the run, and say how it is loaded."""
     address = condvae.push(command.run, **_given(command))
@@ -380,6 +407,7 @@ VERBS: dict[str, tuple[type, Callable[..., None]]] = {
     "interpolate": (Interpolate, run_interpolate),
     "traverse": (Traverse, run_traverse),
     "explore": (Explore, run_explore),
+    "export": (Export, run_export),
     "push": (Push, run_push),
     "data": (Data, run_data),
     "recipes": (Recipes, run_recipes),
@@ -397,6 +425,7 @@ Conditional variational autoencoders on labelled images.
   condvae interpolate RUN FROM TO   the way from one image to another, under several labels
   condvae traverse RUN   what single latents do to an image
   condvae explore [RUN]  all of it, and a drawing pad, as a page in the browser
+  condvae export RUN     as ONNX graphs, or as a page that runs in the browser (--format web)
   condvae push RUN USER/NAME   the run on the Hugging Face Hub, to be loaded as hf://user/name
   condvae data           list datasets (data list), or describe one (data info SOURCE)
   condvae recipes        list the recipes

@@ -71,13 +71,6 @@ def test_a_drawing_is_moved_to_the_middle_of_its_ground() -> None:
         answers.drawing_of(np.zeros_like(strokes), 0, SHAPE)
 
 
-def test_the_ground_is_that_of_the_test_images(subject: Subject) -> None:
-    assert answers.ground_of(subject.test) == 0 and answers.ground_of(None) == 0
-    assert subject.test is not None
-    inverted = replace(subject.test, images=255 - subject.test.images)
-    assert answers.ground_of(inverted) == 255
-
-
 def test_an_image_under_every_label(subject: Subject) -> None:
     judged = replace(subject, judges={"three": AlwaysThree()})
     image, label = answers.numbered(subject, 500)

@@ -109,15 +109,6 @@ def image_of(content: bytes, shape: tuple[int, int, int]) -> Pixels:
         raise UserError(f"the file could not be read as an image ({error})") from error
 
 
-def ground_of(test: LabelledImages | None) -> int:
-    """The ground that images are drawn on, 0 (black) to 255: the median of test images' edges."""
-    if test is None:
-        return 0
-    some = test.images[:STUDIED]
-    rims = (some[..., 0, :], some[..., -1, :], some[..., 0], some[..., -1])
-    return int(np.median(np.concatenate([np.asarray(rim).ravel() for rim in rims])))
-
-
 def drawing_of(strokes: UInt8[np.ndarray, "h w 4"], ground: int, shape: tuple[int, int, int]) -> Pixels:
     """A drawing as an image of the model's: strokes moved to the middle and laid over the ground.
 

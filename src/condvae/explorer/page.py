@@ -99,7 +99,7 @@ def asked(answer: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _wrong_label(gr: Any, subject: Subject) -> None:
-    ground = answers.ground_of(subject.test)
+    ground = 0 if subject.test is None else subject.test.ground
     shape, names = subject.run.model.shape, subject.names
     with gr.Row():
         with gr.Column(min_width=300):
