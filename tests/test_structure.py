@@ -14,7 +14,7 @@ FLOORS = {
     "models": 2,
     **dict.fromkeys(("objectives", "run"), 3),
     **dict.fromkeys(("training", "evaluation", "figures", "export"), 4),
-    "verbs": 5,
+    **dict.fromkeys(("verbs", "sklearn"), 5),
     "explorer": 6,
     "cli": 7,
     "__main__": 8,
