@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from condvae.data.sources import load_dataset as load_dataset
     from condvae.explorer.serve import explore as explore
     from condvae.run import load as load
     from condvae.verbs.evaluate import evaluate as evaluate
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "load": "condvae.run",
+    "load_dataset": "condvae.data.sources",
     "train": "condvae.verbs.train",
     "swap": "condvae.verbs.swap",
     "evaluate": "condvae.verbs.evaluate",

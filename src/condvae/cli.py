@@ -246,7 +246,7 @@ class DataInfo:
     """What is known of a source: classes, sizes, counts, where it lies."""
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
-    """A dataset's name, a folder of class folders, a .zip of them, or an .npz."""
+    """A dataset's name, a folder of class folders, a .zip of them, an .npz, Parquet, or hf://user/name."""
     data_root: DataRoot = ""
     """Where datasets are looked for (or set CONDVAE_DATA)."""
 
@@ -374,7 +374,8 @@ def run_data(command: Data) -> None:
         return
     for source in list_sources():
         say(f"{source.name:14} {source.about}; {info(source.name, data_root=root)['found']}")
-    say("... or a folder of class folders, a .zip of them, or an .npz with images and labels")
+    say("... or a folder of class folders, a .zip of them, an .npz with images and labels, Parquet,")
+    say("or hf://user/name, a dataset of images on the Hugging Face Hub")
 
 
 def run_recipes(command: Recipes) -> None:

@@ -17,7 +17,7 @@ import tempfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -66,6 +66,14 @@ class Container(ABC):
         Raises:
             one of DAMAGED: it can't be read.
         """
+
+    def listing(self, split: str) -> Listing:
+        """The files of a split with their labels; all of them, where the source has no splits.
+
+        Raises:
+            UserError: there are fewer than two classes.
+        """
+        return listing(self, split)
 
 
 class Folder(Container):
@@ -116,9 +124,6 @@ class Zip(Container):
 
     def read(self, entry: Entry) -> bytes:
         return self.archive.read(entry.name)
-
-
-CONTAINERS: dict[str, Callable[[Path], Container]] = {"folder": Folder, "zip": Zip}
 
 
 # --------------------------------------------------------------------------------- which file is what
@@ -210,7 +215,7 @@ def load_container(
     Raises:
         UserError: no class folders; an image is unreadable, and they aren't to be skipped.
     """
-    found = listing(container, split)
+    found = container.listing(split)
     shape = _shape(container, found, image_size, channels)
     key = hashlib.sha256(repr((FORMAT, shape, skip_unreadable, found.class_names)).encode())
     for entry, label in zip(found.entries, found.labels, strict=True):

@@ -14,7 +14,8 @@ from pathlib import Path
 from condvae.data.download import cache_folder
 from condvae.errors import UserError
 
-PREFIX = "hf://"
+PREFIX, WHOLE = "hf://", ".condvae-whole"
+"""How an address begins; and the file that says of a folder that all of it was fetched."""
 NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 ADDRESS = re.compile(rf"hf://(?:datasets/)?({NAME}/{NAME})(?:@([A-Za-z0-9][\w./-]*))?")
 
@@ -66,17 +67,20 @@ def folder_of(source: str, kind: str) -> Path:
     return cache_folder() / "hub" / f"{kind}s" / address_of(source).folder
 
 
-def fetched(source: str, kind: str, patterns: Sequence[str]) -> Path:
+def fetched(source: str, kind: str, patterns: Sequence[str], keep: bool = False) -> Path:
     """A repository's files, fetched as far as they aren't there yet; returns their folder.
 
     Arguments:
         kind: "model" or "dataset".
         patterns: names of the files that are wanted, with asterisks.
+        keep: what was fetched once is not asked for again, so that it never changes by itself.
 
     Raises:
         UserError: the Hub can't be reached, and the repository was never fetched; or there is none.
     """
     address, folder = address_of(source), folder_of(source, kind)
+    if keep and (folder / WHOLE).is_file():
+        return folder
     import huggingface_hub
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
@@ -93,6 +97,7 @@ def fetched(source: str, kind: str, patterns: Sequence[str]) -> Path:
             f"{source}: could not be fetched ({type(error).__name__}: {_first_line(error)}), and is not "
             "on this disk; check its name, or go online"
         ) from error
+    (folder / WHOLE).touch()
     return folder
 
 

@@ -1,7 +1,8 @@
 """From the name of a source to labelled images.
 
-A source is one of the names in `SOURCES`, a folder of class folders, a `.zip` of them, or an `.npz`.
-Datasets with a name are looked for on this disk before anything is downloaded.
+A source is one of the names in `SOURCES`, a folder of class folders, a `.zip` of them, an `.npz`, a
+Parquet file or a folder of them, or a dataset on the Hugging Face Hub, `hf://user/name`. Datasets with a
+name are looked for on this disk before anything is downloaded.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from condvae.data import hub
 from condvae.data.dataset import LabelledImages
 from condvae.data.download import Remote, cache_folder, fetch
-from condvae.data.folders import CONTAINERS, listing, load_container
+from condvae.data.folders import Container, Folder, Zip, load_container
 from condvae.data.formats import CIFAR_FILES, Arrays, read_cifar10, read_idx, read_npz
+from condvae.data.parquet import Parquet, is_parquet
 from condvae.errors import UserError
 from condvae.registry import nearest
 
@@ -270,7 +273,8 @@ def load(
     """Labelled images by source.
 
     Arguments:
-        source: a name, or the path of a folder of class folders, a .zip of them, or an .npz.
+        source: a name; the path of a folder of class folders, a .zip of them, an .npz, a Parquet file
+            or a folder of them; or hf://user/name, which is fetched once.
         split: "train", "test" or "all".
         data_root: where named datasets are looked for first; else the environment's CONDVAE_DATA.
         image_size: side that images are cropped and resized to; 0 keeps the source's.
@@ -295,10 +299,9 @@ def load(
             arrays, divided = read_npz(path, split)
             data = LabelledImages(*arrays, name=path.name, split=split)
         else:
-            kind = "folder" if path.is_dir() else "zip"
             data, divided = load_container(
-                CONTAINERS[kind](path),
-                name=path.name,
+                container_of(path),
+                name=source.removeprefix("hf://") if hub.is_address(source) else path.name,
                 split=split,
                 image_size=image_size,
                 channels=channels,
@@ -318,15 +321,33 @@ def load(
     )
 
 
+load_dataset = load
+"""`condvae.load_dataset`: the same, under a name that says what is loaded."""
+
+CONTAINERS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], Container]]] = {
+    "parquet": (is_parquet, Parquet),
+    "folder": (Path.is_dir, Folder),
+    "zip": (lambda path: path.suffix.lower() == ".zip", Zip),
+}
+"""Kinds of container: whether a path is one, and what reads it."""
+
+
+def container_of(path: Path) -> Container:
+    """The first kind of container that a path is."""
+    return next(kind(path) for fits, kind in CONTAINERS.values() if fits(path))
+
+
 def _path(source: str) -> Path:
+    if hub.is_address(source):
+        return hub.fetched(source, "dataset", ["*.parquet"], keep=True)
     path = Path(source).expanduser()
     if not path.exists():
         raise UserError(
             f"--data {source}: no such file or folder, and no dataset of that name"
             f"{nearest(source, list(SOURCES))} (there are: {', '.join(SOURCES)})"
         )
-    if not path.is_dir() and path.suffix.lower() not in (".zip", ".npz"):
-        raise UserError(f"--data {source}: not a folder, a .zip or an .npz")
+    if not path.is_dir() and path.suffix.lower() not in (".zip", ".npz", ".parquet"):
+        raise UserError(f"--data {source}: not a folder, a .zip, an .npz or a .parquet")
     return path
 
 
@@ -356,7 +377,7 @@ def info(source: str, *, data_root: str | Path | None = None) -> dict[str, Any]:
         arrays, divided = read_npz(path, "all")
         labels, names, shape = arrays.labels, arrays.class_names, list(arrays.images.shape[1:])
     else:
-        found = listing(CONTAINERS["folder" if path.is_dir() else "zip"](path), "all")
+        found = container_of(path).listing("all")
         labels, names, divided, shape = found.labels, found.class_names, found.divided, None
     counts = {name: int((labels == index).sum()) for index, name in enumerate(names)}
     return {
