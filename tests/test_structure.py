@@ -13,7 +13,7 @@ FLOORS = {
     **dict.fromkeys(("probability", "data"), 1),
     "models": 2,
     **dict.fromkeys(("objectives", "run"), 3),
-    **dict.fromkeys(("training", "evaluation", "figures", "export"), 4),
+    **dict.fromkeys(("training", "evaluation", "figures", "exports"), 4),
     **dict.fromkeys(("verbs", "sklearn"), 5),
     "explorer": 6,
     "cli": 7,

@@ -64,9 +64,9 @@ def test_the_second_time_comes_from_the_cache(tmp_path: Path, monkeypatch: pytes
     from condvae.data.parquet import Parquet
 
     file = write(tmp_path / "x.parquet", [0, 1] * 10)
-    first = load(str(file), split="all")
+    first = load(str(file), split="all", image_size=8, channels=3)
     monkeypatch.setattr(Parquet, "read", lambda self, entry: b"never")
-    again = load(str(file), split="all")
+    again = load(str(file), split="all", image_size=8, channels=3)
     assert again.fingerprint == first.fingerprint and (again.images == first.images).all()
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from condvae.errors import UserError
-from condvae.export.graphs import write_graphs
-from condvae.export.web import find_runtime, write_page
+from condvae.exports.graphs import write_graphs
+from condvae.exports.web import find_runtime, write_page
 from condvae.registry import check_choice
 from condvae.run import Run, load
 from condvae.verbs.sources import on_this_disk, test_images

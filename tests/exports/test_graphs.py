@@ -11,7 +11,7 @@ import torch
 
 import condvae
 from condvae.errors import UserError
-from condvae.export.graphs import as_seen, draws_noise_alone, run_graph, write_graphs
+from condvae.exports.graphs import as_seen, draws_noise_alone, run_graph, write_graphs
 from condvae.models.conditional_vae import ConditionalVAE
 from condvae.models.ladder import Ladder
 from condvae.models.protocol import ConditionalModel

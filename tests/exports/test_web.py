@@ -19,7 +19,7 @@ from condvae.errors import UserError
 from condvae.export import web
 from condvae.run import load
 
-WEB = Path(str(resources.files("condvae.export").joinpath("web")))
+WEB = Path(str(resources.files("condvae.exports").joinpath("web")))
 
 
 @pytest.fixture

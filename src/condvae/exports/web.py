@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 from condvae.errors import UserError
-from condvae.export.graphs import write_graphs
+from condvae.exports.graphs import write_graphs
 from condvae.files import cannot_write, write_json
 from condvae.run import Run
 
@@ -64,7 +64,7 @@ def write_page(
         UserError: a graph can't be written, or the folder can't.
     """
     written = write_graphs(run.model, folder)
-    own = resources.files("condvae.export").joinpath("web")
+    own = resources.files("condvae.exports").joinpath("web")
     try:
         (folder / "runtime").mkdir(exist_ok=True)
         for name in RUNTIME:
