@@ -16,7 +16,7 @@ from PIL import Image
 
 import condvae
 from condvae.errors import UserError
-from condvae.export import web
+from condvae.exports import web
 from condvae.run import load
 
 WEB = Path(str(resources.files("condvae.exports").joinpath("web")))

@@ -1,4 +1,4 @@
-"""The exported page in a browser, from a static server: an example, a drawing, samples; no other host."""
+"""The exported page in a browser, from a static server: an example, a drawing, samples."""
 
 from __future__ import annotations
 
