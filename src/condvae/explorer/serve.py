@@ -54,6 +54,8 @@ def explore(
         UserError: there is no such run, gradio isn't installed, or the port is taken.
     """
     gr = gradio()
+    from starlette.middleware import Middleware  # what gradio serves with
+
     loaded = run if isinstance(run, Run) else load(run or latest(Path("runs")), device)
     page = page_of(subject_of(loaded, data, data_root), audit)
     plain = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
@@ -68,7 +70,9 @@ def explore(
             max_file_size=MOST_BYTES,
             theme=gr.themes.Default(**plain),
             css=markup.CSS,
-            app_kwargs={"middleware": [(Guard, (), {})]},
+            app_kwargs={"middleware": [Middleware(Guard)]},
+            footer_links=["settings"],
+            ssr_mode=False,
         )
     except OSError as error:
         raise UserError(f"--port {port}: {error}; choose another, or 0 for any that is free") from error
