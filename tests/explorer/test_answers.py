@@ -110,6 +110,15 @@ def test_the_map_leads_back_to_latents(subject: Subject) -> None:
     assert answers.study(replace(subject, test=None)) is None
 
 
+def test_the_latents_of_a_test_image_are_decoded_to_its_reconstruction(subject: Subject) -> None:
+    image, label = answers.numbered(subject, 300)
+    latents = answers.latents_of(subject, 300)
+    assert latents.shape == (4,)
+    found = answers.under_every_label(subject, image, label)
+    made = answers.decoded(subject, np.stack([latents] * 10), range(10))
+    assert (np.abs(made.astype(int) - found.images) <= 1).all()
+
+
 def test_a_journey_and_samples(subject: Subject) -> None:
     (one, a), (other, b) = answers.numbered(subject, 0), answers.numbered(subject, 900)
     rows = answers.journey(subject, (one, other), (a, b), [a, b, 5], 4)

@@ -177,7 +177,7 @@ def under_every_label(
         samples: importance samples a label.
     """
     model, device = subject.run.model, subject.run.device
-    x = torch.from_numpy(np.ascontiguousarray(image))[None].to(device)
+    x = torch.tensor(image, device=device)[None]
     observed = fixed_binarisation(model, x, seed)
     given = torch.arange(model.classes, device=device)
     every = observed.expand(model.classes, -1, -1, -1)
@@ -263,6 +263,20 @@ def some_of(subject: Subject, most: int) -> tuple[torch.Tensor, torch.Tensor]:
     part = subject.test.subset(np.linspace(0, number - 1, min(most, number)).astype(int))
     device = subject.run.device
     return torch.tensor(part.images, device=device), torch.tensor(part.labels, device=device)
+
+
+@torch.no_grad()
+def latents_of(subject: Subject, number: int, seed: int = 0) -> Float[np.ndarray, "z"]:
+    """The posterior mean of a test image, all groups in a row.
+
+    Raises:
+        UserError: there is no test image of that number.
+    """
+    image, label = numbered(subject, number)
+    device = subject.run.device
+    observed = fixed_binarisation(subject.run.model, torch.tensor(image, device=device)[None], seed)
+    groups = subject.run.model.encode(observed, torch.tensor([label], device=device))
+    return torch.cat([group.flatten(1) for group in groups], 1)[0].cpu().numpy()
 
 
 @torch.no_grad()

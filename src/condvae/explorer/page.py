@@ -222,11 +222,11 @@ def _latent_space(gr: Any, subject: Subject, study: Study | None) -> None:
         return point_of(event.index, reach)
 
     def begun(index: float | None) -> Sequence[float]:
-        chosen = _row(study, index)
+        chosen = answers.latents_of(subject, int(index or 0))
         return [float(np.clip(chosen[number], -4, 4)) for number in lively]
 
     def slid(shown: str, index: float | None, *values: float) -> str:
-        latents = _row(study, index).copy()
+        latents = answers.latents_of(subject, int(index or 0))
         latents[lively] = values
         image = answers.decoded(subject, latents[None], [_label(subject, shown) or 0])
         return markup.cards(image, [shown])
@@ -238,13 +238,6 @@ def _latent_space(gr: Any, subject: Subject, study: Study | None) -> None:
     start.change(asked(begun), start, sliders)
     for control in (*sliders, label):
         control.change(asked(slid), [label, start, *sliders], moved, show_progress="hidden")
-
-
-def _row(study: Study, index: float | None) -> Any:
-    number = int(index or 0)
-    if not 0 <= number < len(study.means):
-        raise UserError(f"test image {number}: there are {len(study.means)} on the map, from 0 on")
-    return study.means[number]
 
 
 # -------------------------------------------------------------------------------------- between, samples
