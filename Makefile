@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast check licences clean
+.PHONY: help install demo test test-fast check licences docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -40,6 +40,10 @@ check: install ## lint, format and type checks; licences, and known faults of pa
 
 licences: install ## list the licences of everything that condvae is installed with
 	$(BIN)/python tools/licences.py
+
+docs: install ## build the documentation into build/site, warnings being errors
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 clean: ## remove what the targets made (not runs/)
 	rm -rf .venv .fuzz build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

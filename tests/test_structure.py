@@ -13,11 +13,12 @@ FLOORS = {
     **dict.fromkeys(("probability", "data"), 1),
     "models": 2,
     **dict.fromkeys(("objectives", "run"), 3),
-    **dict.fromkeys(("training", "evaluation", "figures"), 4),
+    **dict.fromkeys(("training", "evaluation", "figures", "exports"), 4),
     "auditing": 5,
-    "verbs": 6,
-    "cli": 7,
-    "__main__": 8,
+    **dict.fromkeys(("verbs", "sklearn"), 6),
+    "explorer": 7,
+    "cli": 8,
+    "__main__": 9,
 }
 APART = [("data", "models"), ("data", "probability"), ("probability", "data"), ("models", "data")]
 """Rooms that know nothing of each other, whatever their floors."""

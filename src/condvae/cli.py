@@ -226,6 +226,62 @@ class AuditApply:
 
 
 @dataclass(frozen=True)
+class Explore:
+    """Show a run as a page in the browser, on this machine alone."""
+
+    run: Annotated[Positional[str], arg(metavar="RUN")] = ""
+    """A run directory; by default the one in runs/ that was trained last."""
+    data: Annotated[str, arg(metavar="SOURCE")] = ""
+    """Other test images than the run's own."""
+    data_root: DataRoot = ""
+    """Where datasets are looked for (or set CONDVAE_DATA); the explorer downloads nothing."""
+    audit: Annotated[str, arg(metavar="DIR")] = ""
+    """An audit's folder, to be shown too."""
+    host: str = "127.0.0.1"
+    """Address to listen on; any other shows the page to other machines."""
+    port: int = 7860
+    """Port to listen on; 0 for any that is free."""
+    browser: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Open a browser."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+
+@dataclass(frozen=True)
+class Push:
+    """Send a run to the Hugging Face Hub, from where hf://user/name loads it."""
+
+    run: Annotated[Positional[str], arg(metavar="RUN")]
+    """A run directory."""
+    to: Annotated[Positional[str], arg(metavar="USER/NAME")]
+    """The repository."""
+    private: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Make the repository private, if it is new."""
+    license: str = ""
+    """The weights' licence, by the Hub's short name, for the model card."""
+    message: str = ""
+    """What the commit says."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a run as ONNX graphs, or as a page that runs in the browser."""
+
+    run: Annotated[Positional[str], arg(metavar="RUN")]
+    """A run directory."""
+    format: str = "onnx"
+    """onnx: encoder, decoder and sampler; web: a folder for any static server."""
+    runtime: Annotated[str, arg(metavar="DIR")] = ""
+    """The npm package onnxruntime-web, for --format web; by default looked for in node_modules."""
+    examples: bool = True
+    """Put a test image a class on the page."""
+    data_root: DataRoot = ""
+    """Where datasets are looked for (or set CONDVAE_DATA)."""
+    out: Annotated[str, arg(metavar="DIR")] = ""
+    """Folder; by default onnx or web in the run's."""
+
+
+@dataclass(frozen=True)
 class DataList:
     """The datasets that have a name."""
 
@@ -238,7 +294,7 @@ class DataInfo:
     """What is known of a source: classes, sizes, counts, where it lies."""
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
-    """A dataset's name, a folder of class folders, a .zip of them, or an .npz."""
+    """A dataset's name, a folder of class folders, a .zip of them, an .npz, Parquet, or hf://user/name."""
     data_root: DataRoot = ""
     """Where datasets are looked for (or set CONDVAE_DATA)."""
 
@@ -394,6 +450,26 @@ def run_audit_apply(command: AuditApply) -> None:
     say(done["path"])
 
 
+def run_explore(command: Explore) -> None:
+    """Serve the page until Ctrl-C."""
+    condvae.explore(command.run or None, **_given(command))
+
+
+def run_export(command: Export) -> None:
+    """Write the files, and say where they are."""
+    found = condvae.export(command.run, **_given(command))
+    for path in found["files"].values():
+        say(path)
+    if command.format == "web":
+        say(f"see it: python -m http.server --bind 127.0.0.1 --directory {found['folder']}")
+
+
+def run_push(command: Push) -> None:
+    """Send the run, and say how it is loaded."""
+    address = condvae.push(command.run, **_given(command))
+    say(f'{address}\nload it: condvae.load("{address}")')
+
+
 def run_data(command: Data) -> None:
     """List the datasets, or describe one as JSON."""
     from condvae.data import info, list_sources
@@ -404,7 +480,8 @@ def run_data(command: Data) -> None:
         return
     for source in list_sources():
         say(f"{source.name:14} {source.about}; {info(source.name, data_root=root)['found']}")
-    say("... or a folder of class folders, a .zip of them, or an .npz with images and labels")
+    say("... or a folder of class folders, a .zip of them, an .npz with images and labels, Parquet,")
+    say("or hf://user/name, a dataset of images on the Hugging Face Hub")
 
 
 def run_recipes(command: Recipes) -> None:
@@ -460,6 +537,9 @@ VERBS: dict[str, tuple[type, Callable[..., None]]] = {
     "traverse": (Traverse, run_traverse),
     "audit": (Audit, run_audit),
     "audit apply": (AuditApply, run_audit_apply),
+    "explore": (Explore, run_explore),
+    "export": (Export, run_export),
+    "push": (Push, run_push),
     "data": (Data, run_data),
     "recipes": (Recipes, run_recipes),
     "doctor": (Doctor, run_doctor),
@@ -477,6 +557,9 @@ Conditional variational autoencoders on labelled images.
   condvae interpolate RUN FROM TO   the way from one image to another, under several labels
   condvae traverse RUN   what single latents do to an image
   condvae audit SOURCE   find labels that are probably wrong (and audit apply: correct them in a copy)
+  condvae explore [RUN]  all of it, and a drawing pad, as a page in the browser
+  condvae export RUN     as ONNX graphs, or as a page that runs in the browser (--format web)
+  condvae push RUN USER/NAME   the run on the Hugging Face Hub, to be loaded as hf://user/name
   condvae data           list datasets (data list), or describe one (data info SOURCE)
   condvae recipes        list the recipes
   condvae doctor         examine this installation, and say what would help it

@@ -26,7 +26,8 @@ class DataConfig:
     """What to train on."""
 
     source: Annotated[str, arg(name="data", prefix_name=False)] = "mnist-sample"
-    """A name (see `condvae data list`), a folder of class folders, a .zip of them, or an .npz."""
+    """A name (see `condvae data list`), a folder of class folders, a .zip of them, an .npz, Parquet, or
+    hf://user/name."""
     test_source: Annotated[str, arg(name="test-data", prefix_name=False)] = ""
     """Where test images are, if not in the same place."""
     image_size: int = 0

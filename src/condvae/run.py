@@ -23,12 +23,15 @@ from torch import Tensor
 
 from condvae import config as configuration
 from condvae.config import Config
+from condvae.data import hub
 from condvae.errors import UserError
 from condvae.files import read_tensors, write_tensors
 from condvae.models.families import build_model
 from condvae.models.protocol import ConditionalModel
 
 FORMAT = 1
+FETCHED = ("model.safetensors", "config.toml", "evaluation.json", "README.md", "figures/*.png")
+"""What is fetched of a run on the Hub: nothing that could run code."""
 MODEL, CHECKPOINT, CONFIG = "model.safetensors", "checkpoint/state.safetensors", "config.toml"
 CARD = "README.md"
 
@@ -120,12 +123,16 @@ def _seconds(matrix: Tensor, device: torch.device) -> float:
 
 
 def load(path: str | Path, device: str = "auto") -> Run:
-    """Load a trained model from its run directory.
+    """Load a trained model from its run directory, or from the Hub.
+
+    Arguments:
+        path: a run directory, or `hf://user/name`, which is fetched into the cache unless it is there.
 
     Raises:
-        UserError: it is no run directory, its training has not finished, or a file is damaged.
+        UserError: it is no run directory, its training has not finished, or a file is damaged; it can't
+            be fetched.
     """
-    path = Path(path)
+    path = hub.fetched(str(path), "model", FETCHED) if hub.is_address(path) else Path(path)
     if not path.is_dir():
         raise UserError(f"{path}: no such run directory; make one with: condvae train RECIPE")
     if not (path / MODEL).exists():

@@ -138,3 +138,9 @@ def test_batches_hold_their_share_of_labelled_images() -> None:
     again = [x.flatten() for x, _ in batches.epoch(0, start=5)]
     assert all(torch.equal(a, b) for a, (b, _) in zip(again, seen[5:], strict=True))
     assert all((y.numpy() == labels[x.numpy()]).all() for x, y in seen)
+
+
+def test_the_ground_is_what_lies_at_the_edges() -> None:
+    images = np.full((3, 1, 6, 6), 9, np.uint8)
+    images[:, :, 2:4, 2:4] = 255
+    assert LabelledImages(images, np.zeros(3, np.int64), ("a", "b"), "x", "all").ground == 9

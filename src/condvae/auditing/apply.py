@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from condvae.data.folders import CONTAINERS, Container, Entry, Listing, listing
+from condvae.data.folders import Container, Entry, Folder, Listing, Zip, listing
 from condvae.data.formats import read_npz
+from condvae.data.parquet import is_parquet
 from condvae.data.sources import SOURCES, SPLITS, load
 from condvae.errors import UserError
 from condvae.files import as_utf8, cannot_write, write_arrays
@@ -167,6 +168,8 @@ def apply_decisions(
         copy = _copy_named(decisions, chosen, data_root or decisions.data_root, out)
     elif path.suffix.lower() == ".npz":
         copy = _copy_npz(decisions, path, out / path.name)
+    elif is_parquet(path):
+        raise UserError(f"{path}: a corrected copy of Parquet can't be written; audit it as an .npz")
     elif path.is_dir():
         copy = _copy_folder(decisions, path, out)
     else:
@@ -299,7 +302,7 @@ def _free(path: PurePosixPath, given: str, taken: set[PurePosixPath]) -> PurePos
 
 
 def _copy_folder(decisions: Decisions, source: Path, out: Path) -> Path:
-    container = CONTAINERS["folder"](source)
+    container = Folder(source)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -320,7 +323,7 @@ def _copy_folder(decisions: Decisions, source: Path, out: Path) -> Path:
 
 
 def _copy_zip(decisions: Decisions, source: Path, target: Path) -> Path:
-    container = CONTAINERS["zip"](source)
+    container = Zip(source)
     beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

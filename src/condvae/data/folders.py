@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -66,6 +66,14 @@ class Container(ABC):
         Raises:
             OSError, ValueError: it can't be read, or is too large to be an image.
         """
+
+    def listing(self, split: str) -> Listing:
+        """The files of a split with their labels; all of them, where the source has no splits.
+
+        Raises:
+            UserError: there are fewer than two classes.
+        """
+        return listing(self, split)
 
 
 class Folder(Container):
@@ -137,9 +145,6 @@ def limited(file: IO[bytes]) -> bytes:
     return content
 
 
-CONTAINERS: dict[str, Callable[[Path], Container]] = {"folder": Folder, "zip": Zip}
-
-
 # --------------------------------------------------------------------------------- which file is what
 
 
@@ -152,7 +157,7 @@ class Listing:
     class_names: tuple[str, ...]
     divided: bool
     """Whether the source itself tells train from test."""
-    depth: int
+    depth: int = 0
     """Which part of a path names the class."""
 
 
@@ -233,7 +238,7 @@ def load_container(
     Raises:
         UserError: no class folders; an image is unreadable, and they aren't to be skipped.
     """
-    found = listing(container, split)
+    found = container.listing(split)
     shape = decoded_shape(container, found, image_size, channels)
     key = hashlib.sha256(repr((FORMAT, shape, skip_unreadable, found.class_names)).encode())
     for entry, label in zip(found.entries, found.labels, strict=True):

@@ -1,7 +1,8 @@
 """From the name of a source to labelled images.
 
-A source is one of the names in `SOURCES`, a folder of class folders, a `.zip` of them, or an `.npz`.
-Datasets with a name are looked for on this disk before anything is downloaded.
+A source is one of the names in `SOURCES`, a folder of class folders, a `.zip` of them, an `.npz`, a
+Parquet file or a folder of them, or a dataset on the Hugging Face Hub, `hf://user/name`. Datasets with a
+name are looked for on this disk before anything is downloaded.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from condvae.data import hub
 from condvae.data.dataset import LabelledImages
 from condvae.data.download import Remote, cache_folder, fetch
-from condvae.data.folders import CONTAINERS, decoded_shape, listing, load_container
+from condvae.data.folders import Container, Folder, Zip, decoded_shape, load_container
 from condvae.data.formats import CIFAR_FILES, Arrays, read_cifar10, read_idx, read_npz
+from condvae.data.parquet import Parquet, is_parquet
 from condvae.errors import UserError
 from condvae.registry import nearest
 
@@ -271,7 +274,8 @@ def load(
     """Labelled images by source.
 
     Arguments:
-        source: a name, or the path of a folder of class folders, a .zip of them, or an .npz.
+        source: a name; the path of a folder of class folders, a .zip of them, an .npz, a Parquet file
+            or a folder of them; or hf://user/name, which is fetched once.
         split: "train", "test" or "all".
         data_root: where named datasets are looked for first; else the environment's CONDVAE_DATA.
         image_size: side that images are cropped and resized to; 0 keeps the source's.
@@ -296,10 +300,9 @@ def load(
             arrays, divided = read_npz(path, split)
             data = LabelledImages(*arrays, name=path.name, split=split)
         else:
-            kind = "folder" if path.is_dir() else "zip"
             data, divided = load_container(
-                CONTAINERS[kind](path),
-                name=path.name,
+                container_of(path),
+                name=source.removeprefix("hf://") if hub.is_address(source) else path.name,
                 split=split,
                 image_size=image_size,
                 channels=channels,
@@ -319,7 +322,25 @@ def load(
     )
 
 
+load_dataset = load
+"""`condvae.load_dataset`: the same, under a name that says what is loaded."""
+
+CONTAINERS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], Container]]] = {
+    "parquet": (is_parquet, Parquet),
+    "folder": (Path.is_dir, Folder),
+    "zip": (lambda path: path.suffix.lower() == ".zip", Zip),
+}
+"""Kinds of container: whether a path is one, and what reads it."""
+
+
+def container_of(path: Path) -> Container:
+    """The first kind of container that a path is."""
+    return next(kind(path) for fits, kind in CONTAINERS.values() if fits(path))
+
+
 def _path(source: str) -> Path:
+    if hub.is_address(source):
+        return hub.fetched(source, "dataset", ["*.parquet"], keep=True)
     path = Path(source)
     with contextlib.suppress(RuntimeError):  # there is no such user
         path = path.expanduser()
@@ -328,8 +349,8 @@ def _path(source: str) -> Path:
             f"--data {source}: no such file or folder, and no dataset of that name"
             f"{nearest(source, list(SOURCES))} (there are: {', '.join(SOURCES)})"
         )
-    if not path.is_dir() and path.suffix.lower() not in (".zip", ".npz"):
-        raise UserError(f"--data {source}: not a folder, a .zip or an .npz")
+    if not path.is_dir() and path.suffix.lower() not in (".zip", ".npz", ".parquet"):
+        raise UserError(f"--data {source}: not a folder, a .zip, an .npz or a .parquet")
     return path
 
 
@@ -345,8 +366,8 @@ def native_shape(source: str) -> tuple[int, int, int]:
     if path.suffix.lower() == ".npz":
         channels, height, width = read_npz(path, "all")[0].images.shape[1:]
         return channels, height, width
-    container = CONTAINERS["folder" if path.is_dir() else "zip"](path)
-    return decoded_shape(container, listing(container, "all"), 0, 0)
+    container = container_of(path)
+    return decoded_shape(container, container.listing("all"), 0, 0)
 
 
 def unreadable_files(source: str, data: LabelledImages) -> tuple[str, ...]:
@@ -354,9 +375,9 @@ def unreadable_files(source: str, data: LabelledImages) -> tuple[str, ...]:
     if not data.skipped:
         return ()
     path = _path(source)
-    container = CONTAINERS["folder" if path.is_dir() else "zip"](path)
+    container = container_of(path)
     readable = set(data.files or ())
-    everything = (str(entry.path) for entry in listing(container, data.split).entries)
+    everything = (str(entry.path) for entry in container.listing(data.split).entries)
     return tuple(file for file in everything if file not in readable)
 
 
@@ -386,7 +407,7 @@ def info(source: str, *, data_root: str | Path | None = None) -> dict[str, Any]:
         arrays, divided = read_npz(path, "all")
         labels, names, shape = arrays.labels, arrays.class_names, list(arrays.images.shape[1:])
     else:
-        found = listing(CONTAINERS["folder" if path.is_dir() else "zip"](path), "all")
+        found = container_of(path).listing("all")
         labels, names, divided, shape = found.labels, found.class_names, found.divided, None
     counts = {name: int((labels == index).sum()) for index, name in enumerate(names)}
     return {

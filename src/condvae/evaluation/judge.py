@@ -206,19 +206,38 @@ def panel_for(
     return Panel(networks, {"gradients": _kernel_judge(train, device, part(len(seats)))}, reader)
 
 
+def cached_panel(train: LabelledImages, device: torch.device) -> Panel | None:
+    """The judges of a data set, where all of them are in the cache, else None: none is trained."""
+    train = train.labelled()
+    names = [_network_file(name, train) for name in (*NETWORKS, READER[0])]
+    files = [*names, _cached(train, f"gradients-{LANDMARKS}")]
+    return panel_for(train, device) if all(file.is_file() for file in files) else None
+
+
+def _network_file(name: str, train: LabelledImages) -> Path:
+    return _cached(train, f"{name}-{SIZES[train.shape[0]][0]}-{_images_seen(name, train)}")
+
+
+def _images_seen(name: str, train: LabelledImages) -> int:
+    """Length of a network's training."""
+    most = min(SIZES[train.shape[0]][1], EPOCHS * len(train))
+    return most // 2 if name == READER[0] else most
+
+
 def _network(
     name: str, seed: int, train: LabelledImages, device: torch.device, progress: Progress
 ) -> NeuralJudge:
-    width, most = SIZES[train.shape[0]]
-    images_seen = min(most, EPOCHS * len(train)) // (2 if name == READER[0] else 1)
-    path = _cached(train, f"{name}-{width}-{images_seen}")
+    width, _ = SIZES[train.shape[0]]
+    path = _network_file(name, train)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2026 + seed)
         classifier = CLASSIFIERS.build(name, shape=train.shape, classes=train.classes, width=width)
         try:
             classifier.load_state_dict(read_tensors(path, "")[0])
         except (UserError, RuntimeError):
-            train_classifier(classifier, train, device, images_seen, seed=seed, progress=progress)
+            train_classifier(
+                classifier, train, device, _images_seen(name, train), seed=seed, progress=progress
+            )
             with suppress(UserError):  # a cache that can't be written costs time and nothing else
                 write_tensors(path, classifier.state_dict(), {"source": train.name})
     return NeuralJudge(classifier.eval().requires_grad_(False).to(device))

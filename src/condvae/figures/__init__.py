@@ -2,5 +2,14 @@
 
 from condvae.figures.charts import bound_curve, rate_distortion
 from condvae.figures.grids import as_picture, label_grid, pairs, sample_grid
+from condvae.figures.maps import class_map
 
-__all__ = ["as_picture", "bound_curve", "label_grid", "pairs", "rate_distortion", "sample_grid"]
+__all__ = [
+    "as_picture",
+    "bound_curve",
+    "class_map",
+    "label_grid",
+    "pairs",
+    "rate_distortion",
+    "sample_grid",
+]

@@ -100,7 +100,7 @@ class Group(nn.Module):
             u = given
             shift = spread = torch.zeros_like(given)
         else:
-            compared = (looked.unflatten(0, (-1, len(evidence))) + evidence).flatten(0, 1)
+            compared = (looked.unflatten(0, (-1, evidence.shape[0])) + evidence).flatten(0, 1)
             shift, raw = self.posterior(self.activation(compared)).float().chunk(2, dim=1)
             spread = bounded(raw, -6.0, 2.0)
             u = shift + spread.exp() * given
@@ -268,7 +268,7 @@ class Ladder(nn.Module):
             log scale, all in the prior's coordinates.
         """
         condition = self.decoder_label(y)
-        x = self.start_label(self.start.expand(len(y), -1), condition)[:, :, None, None]
+        x = self.start_label(self.start.expand(y.shape[0], -1), condition)[:, :, None, None]
         drawn = []
         for index, (group, level) in enumerate(zip(self.groups, self.levels, strict=True)):
             if index and level != self.levels[index - 1]:
@@ -325,7 +325,8 @@ class Ladder(nn.Module):
 
     def encode(self, x: Images, y: Labels, sample: bool = False) -> Latents:
         evidence = self.up(self.likelihood.observe(x), y)
-        noise = torch.randn(len(x), self.latents, device=x.device) * float(sample)
+        shape = (x.shape[0], self.latents)
+        noise = (torch.randn if sample else torch.zeros)(shape, device=x.device)
         _, drawn = self.down(list(self._split(noise)), y, evidence)
         return tuple(u for u, _, _ in drawn)
 

@@ -8,12 +8,20 @@ from typing import Any
 
 from condvae.config import ModelConfig
 from condvae.files import write_text
-from condvae.run import CARD, load
+from condvae.run import CARD, Run, load
 
 
 def write_card(path: Path) -> None:
     """Write the card of a finished run, with its evaluation where there is one."""
-    run = load(path, "cpu")
+    write_text(path / CARD, card_of(load(path, "cpu")))
+
+
+def card_of(run: Run, name: str = "") -> str:
+    """The card of a finished run.
+
+    Arguments:
+        name: `user/name`, if it is to be loaded from the Hub.
+    """
     training, config = run.training, run.config
     lines = [
         f"# A conditional VAE trained on {cell(Path(config.data.source).name)}",
@@ -34,16 +42,16 @@ def write_card(path: Path) -> None:
         f"| versions | condvae {training['versions']['condvae']}, "
         f"torch {training['versions']['torch']} |",
         "",
-        'Load it with `condvae.load("this folder").model`.',
+        f'Load it with `condvae.load("{f"hf://{name}" if name else "this folder"}").model`.',
         "",
-        *_evaluation(path / "evaluation.json"),
+        *_evaluation(run.path / "evaluation.json"),
         "## Limits",
         "",
         "It knows the classes and the kind of images that it was trained on, and nothing else. Its",
         "samples are no photographs of anything. The data's own licence goes with the weights.",
         "",
     ]
-    write_text(path / CARD, "\n".join(lines))
+    return "\n".join(lines)
 
 
 def _described(model: ModelConfig) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -19,7 +19,7 @@ from condvae.errors import UserError
 from condvae.evaluation.bounds import fixed_binarisation
 from condvae.figures import as_picture, label_grid
 from condvae.files import write_bytes, write_picture
-from condvae.models.protocol import Labels, Latents
+from condvae.models.protocol import Images, Labels, Latents
 from condvae.registry import check_choice
 from condvae.run import Run, load
 from condvae.verbs.own_images import likely_labels, read_images
@@ -74,12 +74,7 @@ def interpolate(
     )
     x = torch.cat([image for image, _ in ends])
     y = torch.tensor([label for _, label in ends], device=x.device)
-    with torch.no_grad():
-        latents = loaded.model.encode(fixed_binarisation(loaded.model, x, seed), y)
-        shares = torch.linspace(0, 1, steps, device=x.device)
-        way = tuple(between(group[0], group[1], shares) for group in latents)
-        rows = [_decoded(loaded, way, torch.full((steps,), label)) for label in chosen]
-    outputs = np.stack(rows)
+    outputs = way(loaded, x, y, chosen, steps, seed)
     names = [loaded.class_names[label] for label in chosen]
     picture = label_grid(
         np.stack([x[0].cpu().numpy()] * len(chosen)),
@@ -146,7 +141,7 @@ def traverse(
         for each in chosen:
             moved = flat.repeat(steps, 1)
             moved[:, each] = values
-            rows.append(_decoded(loaded, _grouped(loaded, moved), y.expand(steps)))
+            rows.append(_decoded(loaded, grouped(loaded, moved), y.expand(steps)))
     outputs = np.stack(rows)
     picture = label_grid(
         np.stack([x[0].cpu().numpy()] * len(chosen)),
@@ -161,6 +156,17 @@ def traverse(
     files = {"traverse.png": str(write_picture(folder / "traverse.png", picture))}
     files |= _animated(folder, "traverse", outputs.swapaxes(0, 1), animation)
     return {"files": files, "latents": chosen}
+
+
+@torch.no_grad()
+def way(
+    run: Run, x: Images, y: Labels, under: Sequence[int], steps: int, seed: int = 0
+) -> UInt8[np.ndarray, "k steps c h w"]:
+    """The way from the first of two images to the second, under each of several labels."""
+    latents = run.model.encode(fixed_binarisation(run.model, x, seed), y)
+    shares = torch.linspace(0, 1, steps, device=x.device)
+    turned = tuple(between(group[0], group[1], shares) for group in latents)
+    return np.stack([_decoded(run, turned, torch.full((steps,), label)) for label in under])
 
 
 def between(
@@ -200,7 +206,8 @@ def _decoded(run: Run, latents: Latents, y: Labels) -> Any:
     return run.model.decode(latents, y.to(run.device)).mean_image().cpu().numpy()
 
 
-def _grouped(run: Run, flat: Float[Tensor, "n z"]) -> Latents:
+def grouped(run: Run, flat: Float[Tensor, "n z"]) -> Latents:
+    """Latents in a row as a tensor a group."""
     shapes = run.model.group_shapes
     parts = flat.split([math.prod(shape) for shape in shapes], dim=1)
     return tuple(part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True))
@@ -228,9 +235,15 @@ def _image(run: Run, which: str, test: LabelledImages | None, seed: int) -> tupl
 
 
 def _animated(folder: Path, name: str, frames: Any, kind: str) -> dict[str, str]:
-    """An animation there and back: frames `[T, N, C, H, W]`, the N images of each side by side."""
     if kind == "none":
         return {}
+    file = folder / f"{name}.{kind}"
+    write_bytes(file, animation_of(frames, kind))
+    return {file.name: str(file)}
+
+
+def animation_of(frames: UInt8[np.ndarray, "t n c h w"], kind: str) -> bytes:
+    """An animation there and back as a "webp" or a "gif"; the n images of a frame are side by side."""
     height = frames.shape[3] * max(1, round(128 / frames.shape[3]))
     pictures = []
     for frame in (*frames, *frames[-2:0:-1]):
@@ -252,6 +265,4 @@ def _animated(folder: Path, name: str, frames: Any, kind: str) -> dict[str, str]
         loop=0,
         **options,
     )
-    file = folder / f"{name}.{kind}"
-    write_bytes(file, buffer.getvalue())
-    return {file.name: str(file)}
+    return buffer.getvalue()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from condvae.config import DataConfig
-from condvae.data import LabelledImages, load
+from condvae.data import LabelledImages, hub, load
+from condvae.data.sources import SOURCES, find
 from condvae.errors import UserError
 from condvae.registry import nearest
 from condvae.run import Run
@@ -93,6 +94,15 @@ def _load_test(
     if not len(images):
         raise UserError(f"{source}: has no labelled test images")
     return images
+
+
+def on_this_disk(source: str, data_root: str | Path | None) -> bool:
+    """Whether a source can be loaded without fetching anything."""
+    if source in SOURCES:
+        return find(SOURCES[source], Path(data_root) if data_root else None) is not None
+    if hub.is_address(source):
+        return (hub.folder_of(source, "dataset") / hub.WHOLE).is_file()
+    return Path(source).expanduser().exists()
 
 
 def class_number(run: Run, label: int | str, flag: str) -> int:

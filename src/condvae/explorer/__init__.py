@@ -1,0 +1,1 @@
+"""`condvae explore`: a page on this machine that shows a run. `answers.py` computes, `page.py` shows."""

@@ -1,0 +1,117 @@
+"""`condvae explore`: the page, served to this machine alone unless another address is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from condvae.errors import UserError
+from condvae.explorer import markup
+from condvae.explorer.answers import MOST_BYTES, subject_of
+from condvae.explorer.page import gradio, page_of
+from condvae.run import MODEL, Run, load
+
+POLICY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' blob: data:; "
+    "frame-ancestors 'self'"
+)
+"""What a browser may fetch for the page: nothing from any other host."""
+
+Message = MutableMapping[str, Any]
+
+
+def explore(
+    run: str | Path | Run | None = None,
+    *,
+    data: str | None = None,
+    data_root: str | Path | None = None,
+    audit: str | Path | None = None,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    browser: bool = False,
+    device: str = "auto",
+    wait: bool = True,
+) -> str:
+    """Serve a page that shows a run, until Ctrl-C.
+
+    Nothing is fetched, for the page or for the model: test images and judges are shown where they are
+    on this disk.
+
+    Arguments:
+        run: a run directory; by default the one in `runs` that was trained last.
+        data, data_root: other test images than the run's own, and where datasets are looked for.
+        audit: a folder that `condvae audit` wrote.
+        host: address to listen on. Any but 127.0.0.1 shows the page to other machines.
+        port: to listen on; 0 for any that is free.
+        browser: open a browser.
+        wait: serve until Ctrl-C; else in the background, as long as the process lives.
+
+    Returns:
+        The page's address.
+
+    Raises:
+        UserError: there is no such run, gradio isn't installed, or the port is taken.
+    """
+    gr = gradio()
+    from starlette.middleware import Middleware  # what gradio serves with
+
+    loaded = run if isinstance(run, Run) else load(run or latest(Path("runs")), device)
+    page = page_of(subject_of(loaded, data, data_root), audit)
+    plain = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+    try:
+        _, address, _ = page.launch(
+            server_name=host,
+            server_port=port or None,
+            prevent_thread_lock=True,
+            inbrowser=browser,
+            share=False,
+            quiet=True,
+            max_file_size=MOST_BYTES,
+            theme=gr.themes.Default(**plain),
+            css=markup.CSS,
+            app_kwargs={"middleware": [Middleware(Guard)]},
+            footer_links=["settings"],
+            ssr_mode=False,
+        )
+    except OSError as error:
+        raise UserError(f"--port {port}: {error}; choose another, or 0 for any that is free") from error
+    if wait:
+        print(f"{loaded.path} is shown at {address} (end it with Ctrl-C)", flush=True)
+        page.block_thread()
+    return str(address)
+
+
+class Guard:
+    """Says with every answer that the page may fetch nothing from other hosts."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+        self.app = app
+
+    async def __call__(
+        self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[..., Any]
+    ) -> None:
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [*message.get("headers", ())]
+                headers.append((b"content-security-policy", POLICY.encode()))
+                headers.append((b"referrer-policy", b"no-referrer"))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self.app(scope, receive, guarded)
+
+
+def latest(folder: Path) -> Path:
+    """The run in a folder that was trained last.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = sorted(folder.glob(f"*/{MODEL}"), key=lambda file: file.stat().st_mtime)
+    if not found:
+        raise UserError(
+            "condvae explore: there is no trained run in runs/; name one, or make one with: "
+            "condvae train mnist-sample"
+        )
+    return found[-1].parent

@@ -1,0 +1,62 @@
+"""The page: it comes up on this machine alone, asks no other host for anything, and needs gradio."""
+
+from __future__ import annotations
+
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from condvae import cli
+from condvae.errors import UserError
+from condvae.explorer.answers import Subject
+from condvae.explorer.serve import POLICY, explore, latest
+
+
+def test_without_gradio_it_says_what_to_install(
+    small_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(UserError, match=r"condvae\[explore\]"):
+        cli.run(["explore", str(small_run)])
+
+
+def test_the_run_that_was_trained_last_is_shown(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no trained run"):
+        latest(tmp_path)
+    import os
+
+    for age, name in ((5, "new"), (50, "old")):
+        (tmp_path / name).mkdir()
+        file = tmp_path / name / "model.safetensors"
+        file.write_bytes(b"")
+        os.utime(file, (10_000 - age, 10_000 - age))
+    assert latest(tmp_path).name == "new"
+
+
+def test_the_policy_names_no_other_host() -> None:
+    assert "http" not in POLICY and "*" not in POLICY and "'self'" in POLICY
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_page_is_served_with_its_guard(small_run: Path) -> None:
+    pytest.importorskip("gradio", reason="the explorer's page needs gradio")
+    address = explore(small_run, port=0, wait=False, device="cpu")
+    assert address.startswith("http://127.0.0.1:")
+    with urllib.request.urlopen(address, timeout=30) as answer:
+        assert answer.headers["content-security-policy"] == POLICY
+        text = answer.read().decode()
+    assert "condvae: small" in text
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_tab_is_there_and_analytics_are_off(subject: Subject) -> None:
+    pytest.importorskip("gradio", reason="the explorer's page needs gradio")
+    from condvae.explorer.page import page_of
+
+    page = page_of(subject)
+    assert page.analytics_enabled is False
+    labels = {part["props"].get("label") for part in page.get_config_file()["components"]}
+    assert labels >= {"Wrong label", "Latent space", "Between", "Samples", "Numbers", "Audit"}
