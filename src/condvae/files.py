@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from condvae.errors import UserError
 
@@ -38,13 +38,13 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise cannot_write(path, error) from error
 
 
-def read_at_most(file: IO[bytes], most: int) -> bytes:
-    """What is in a file; a byte more than `most` where there is more than that.
+def read_at_most(read: Callable[[int], bytes], most: int) -> bytes:
+    """What is in a file, by its `read`; a byte more than `most` where there is more than that.
 
     It is read piece by piece: told of a number of bytes, a file makes room for all of them at once.
     """
     parts, left = [], most + 1
-    while left > 0 and (part := file.read(min(left, 1 << 20))):
+    while left > 0 and (part := read(min(left, 1 << 20))):
         parts.append(part)
         left -= len(part)
     return b"".join(parts)

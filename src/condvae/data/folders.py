@@ -132,7 +132,7 @@ def limited(file: IO[bytes]) -> bytes:
     Raises:
         ValueError: it goes on and on, as a zip bomb does.
     """
-    content = read_at_most(file, LARGEST)
+    content = read_at_most(file.read, LARGEST)
     if len(content) > LARGEST:
         raise ValueError(f"over {LARGEST:,} bytes, which no image has")
     return content
