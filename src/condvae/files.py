@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,18 @@ def write_bytes(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             beside.unlink()
         raise cannot_write(path, error) from error
+
+
+def read_at_most(read: Callable[[int], bytes], most: int) -> bytes:
+    """What is in a file, by its `read`; a byte more than `most` where there is more than that.
+
+    It is read piece by piece: told of a number of bytes, a file makes room for all of them at once.
+    """
+    parts, left = [], most + 1
+    while left > 0 and (part := read(min(left, 1 << 20))):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
 def clear_parts(folder: Path) -> None:

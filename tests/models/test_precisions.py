@@ -53,7 +53,8 @@ def build(config: ModelConfig) -> nn.Module:
     torch.manual_seed(0)
     model = build_model(config, SHAPE, CLASSES).eval().requires_grad_(False)
     for parameter in model.parameters():
-        parameter.add_(0.3 * torch.randn_like(parameter) / parameter[0].numel() ** 0.5)
+        each = parameter[0].numel() if parameter.ndim else 1
+        parameter.add_(0.3 * torch.randn_like(parameter) / each**0.5)
     return model
 
 
@@ -67,7 +68,7 @@ def bound(model: nn.Module, noise: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("name", "config"), configs(), ids=lambda given: given if isinstance(given, str) else ""
+    ("name", "config"), list(configs()), ids=lambda given: given if isinstance(given, str) else ""
 )
 def test_bounds_agree(name: str, config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(config)

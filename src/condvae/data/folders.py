@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from condvae.data.dataset import LabelledImages, fingerprint
 from condvae.errors import UserError
+from condvae.files import read_at_most
 from condvae.progress import ProgressLine
 
 FORMAT = 2
@@ -139,7 +140,7 @@ def limited(file: IO[bytes]) -> bytes:
     Raises:
         ValueError: it goes on and on, as a zip bomb does.
     """
-    content = file.read(LARGEST + 1)
+    content = read_at_most(file.read, LARGEST)
     if len(content) > LARGEST:
         raise ValueError(f"over {LARGEST:,} bytes, which no image has")
     return content

@@ -27,6 +27,7 @@ from numpy.lib.format import (
 from numpy.typing import NDArray
 
 from condvae.errors import UserError
+from condvae.files import read_at_most
 
 LARGEST = 1 << 28
 """Bytes of a file of a dataset that has a name, at most; unpacked."""
@@ -54,7 +55,7 @@ def read_file(path: Path) -> bytes:
         with path.open("rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"
         with gzip.open(path) if packed else path.open("rb") as file:
-            content = file.read(LARGEST + 1)
+            content = read_at_most(file.read, LARGEST)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read, or is cut short ({error}); fetch it again") from error
     if len(content) > LARGEST:

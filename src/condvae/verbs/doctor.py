@@ -29,7 +29,7 @@ from condvae.run import MODEL, choose_device, choose_precision, load, precision_
 from condvae.training.trainer import describe_device
 from condvae.verbs.train import train
 
-KNOWN_EPOCHS, KNOWN_ELBO, TOLERANCE = 6.0, -190.0, 4.0
+KNOWN_EPOCHS, KNOWN_ELBO, TOLERANCE = 6.0, -148.2, 4.0
 """Nats that the training of `_tiny` reaches on its validation images, and by how much rounding on other
 machines may move them."""
 OLDEST_PYTHON = (3, 11)
