@@ -289,7 +289,7 @@ def test_a_source_that_is_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'mnist'"):
         load("minst")
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(UserError, match=r"not a folder, a \.zip or an \.npz"):
+    with pytest.raises(UserError, match=r"not a folder, a \.zip, an \.npz or a \.parquet"):
         load(str(tmp_path / "notes.txt"))
     with pytest.raises(UserError, match=r"--data-root .*: no such folder"):
         load("mnist", data_root=tmp_path / "nowhere")

@@ -53,7 +53,7 @@ def test_a_photo_held_upright_is_turned() -> None:
     assert turned[:, -3:].min() == 255 and turned[:, :3].max() == 0
 
 
-@pytest.mark.parametrize("content", [b"", b"no image", as_file(Image.new("L", (9, 9)))[:50]])
+@pytest.mark.parametrize("content", [b"", b"no image", as_file(Image.effect_noise((40, 40), 90))[:300]])
 def test_what_is_no_image_is_refused_in_a_sentence(content: bytes) -> None:
     with pytest.raises(UserError, match="could not be read as an image"):
         answers.image_of(content, SHAPE)

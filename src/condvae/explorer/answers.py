@@ -106,7 +106,7 @@ def image_of(content: bytes, shape: tuple[int, int, int]) -> Pixels:
     try:
         return fit(open_image(content), shape[1:], shape[0])
     except UNREADABLE as error:
-        raise UserError(f"the file could not be read as an image ({error})") from error
+        raise UserError("the file could not be read as an image; is it one, and whole?") from error
 
 
 def drawing_of(strokes: UInt8[np.ndarray, "h w 4"], ground: int, shape: tuple[int, int, int]) -> Pixels:

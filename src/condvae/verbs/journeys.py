@@ -80,7 +80,7 @@ def interpolate(
         np.stack([x[0].cpu().numpy()] * len(chosen)),
         outputs,
         None,
-        [f"{share:.0%}" for share in shares.tolist()],
+        [f"{share:.0%}" for share in np.linspace(0, 1, steps)],
         "Between two images",
         f"a row a label: {', '.join(names)}; from the first image to the second",
     )
