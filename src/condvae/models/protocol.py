@@ -24,6 +24,11 @@ Latents = tuple[Tensor, ...]
 """One tensor `[..., *group_shape]` a group, top group first, in coordinates that every label shares."""
 
 
+def flat(latents: Latents) -> Float[Tensor, "batch z"]:
+    """All groups of latents beside each other, in float32."""
+    return torch.cat([group.flatten(1) for group in latents], dim=1).float()
+
+
 def mixed(one: Latents, other: Latents, which: Bool[Tensor, "batch"]) -> Latents:
     """Latents of `one` where `which` is true, else those of `other`."""
     return tuple(

@@ -19,7 +19,7 @@ from condvae.errors import UserError
 from condvae.evaluation.bounds import fixed_binarisation
 from condvae.figures import as_picture, label_grid
 from condvae.files import write_bytes, write_picture
-from condvae.models.protocol import Labels, Latents
+from condvae.models.protocol import Labels, Latents, flat
 from condvae.registry import check_choice
 from condvae.run import Run, load
 from condvae.verbs.own_images import likely_labels, read_images
@@ -141,10 +141,10 @@ def traverse(
     values = torch.linspace(-reach, reach, steps, device=x.device)
     with torch.no_grad():
         groups = model.encode(fixed_binarisation(model, x, seed), y)
-        flat = torch.cat([group.flatten(1) for group in groups], 1)
+        point = flat(groups)
         rows = []
         for each in chosen:
-            moved = flat.repeat(steps, 1)
+            moved = point.repeat(steps, 1)
             moved[:, each] = values
             rows.append(_decoded(loaded, _grouped(loaded, moved), y.expand(steps)))
     outputs = np.stack(rows)
@@ -191,7 +191,7 @@ def liveliest(run: Run, images: LabelledImages, count: int, seed: int) -> list[i
     y = torch.tensor(part.labels, device=run.device)
     with torch.no_grad():
         groups = run.model.encode(fixed_binarisation(run.model, x, seed), y)
-    spread = torch.cat([group.flatten(1) for group in groups], 1).var(0)
+    spread = flat(groups).var(0)
     order: list[int] = spread.argsort(descending=True)[:count].tolist()
     return order
 
@@ -200,9 +200,9 @@ def _decoded(run: Run, latents: Latents, y: Labels) -> Any:
     return run.model.decode(latents, y.to(run.device)).mean_image().cpu().numpy()
 
 
-def _grouped(run: Run, flat: Float[Tensor, "n z"]) -> Latents:
+def _grouped(run: Run, row: Float[Tensor, "n z"]) -> Latents:
     shapes = run.model.group_shapes
-    parts = flat.split([math.prod(shape) for shape in shapes], dim=1)
+    parts = row.split([math.prod(shape) for shape in shapes], dim=1)
     return tuple(part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True))
 
 
