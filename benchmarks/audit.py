@@ -46,8 +46,9 @@ from condvae.auditing.witnesses import witnesses_for
 from condvae.data import LabelledImages, load, noisy_labels
 from condvae.errors import UserError
 from condvae.evaluation.bounds import fixed_binarisation
-from condvae.evaluation.judge import EPOCHS, NeuralJudge, to_input, train_classifier
+from condvae.evaluation.judge import EPOCHS, NeuralJudge, train_classifier
 from condvae.files import read_tensors
+from condvae.probability.images import centred
 from condvae.progress import ProgressLine
 from condvae.run import choose_device, choose_precision
 from condvae.run import load as load_run
@@ -137,7 +138,7 @@ def classifier_features(task: Task, data: LabelledImages) -> Column:
     parts = []
     for start in range(0, len(data), CHUNK):
         x = torch.tensor(data.images[start : start + CHUNK], device=task.device)
-        parts.append(torch.nn.functional.normalize(network.features(to_input(x)), dim=1).cpu().numpy())
+        parts.append(torch.nn.functional.normalize(network.features(centred(x)), dim=1).cpu().numpy())
     return np.concatenate(parts)
 
 

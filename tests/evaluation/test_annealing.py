@@ -9,9 +9,10 @@ import pytest
 import torch
 from linear_gaussian import K, LinearGaussian, images_of
 
-from condvae.evaluation.annealing import Chains, annealed, flattened, grouped, sandwiched, schedule
+from condvae.evaluation.annealing import Chains, annealed, sandwiched, schedule
 from condvae.evaluation.bounds import bounds
 from condvae.models.conditional_vae import ConditionalVAE
+from condvae.models.protocol import flat, grouped
 
 
 def test_the_schedule_rises_from_0_to_1_with_small_steps_at_both_ends() -> None:
@@ -22,10 +23,10 @@ def test_the_schedule_rises_from_0_to_1_with_small_steps_at_both_ends() -> None:
 
 
 def test_groups_of_latents_are_taken_apart_and_put_together() -> None:
-    flat = torch.randn(5, 2)
-    groups = grouped(LinearGaussian(1.0), flat)  # type: ignore[arg-type]
+    row = torch.randn(5, 2)
+    groups = grouped(row, LinearGaussian(1.0).group_shapes)
     assert [group.shape for group in groups] == [(5, 1), (5, 1, 1)]
-    assert torch.equal(flattened(groups), flat)
+    assert torch.equal(flat(groups), row)
 
 
 def test_annealing_converges_to_the_exact_likelihood_as_importance_weighting_does() -> None:

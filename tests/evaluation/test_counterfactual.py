@@ -17,7 +17,8 @@ from condvae.evaluation.counterfactual import (
     counterfactuals,
     typical,
 )
-from condvae.evaluation.judge import NeuralJudge, Panel, panel_for, predict, to_input, to_uint8
+from condvae.evaluation.judge import NeuralJudge, Panel, panel_for, predict
+from condvae.probability.images import centred, uncentred
 
 
 def test_a_swap_counts_only_if_it_is_all_three() -> None:
@@ -80,14 +81,14 @@ def panel(digits: tuple[LabelledImages, LabelledImages]) -> Iterator[Panel]:
 
 def attacked(images: torch.Tensor, given: np.ndarray, judge: NeuralJudge) -> torch.Tensor:
     """Images with the noise that makes a network read the given label (projected gradient ascent)."""
-    x, target = to_input(images), torch.from_numpy(given)
+    x, target = centred(images), torch.from_numpy(given)
     start, at = x.clone(), x.clone()
     for _ in range(20):
         at.requires_grad_(True)
         loss = torch.nn.functional.cross_entropy(judge.classifier(at), target)
         (slope,) = torch.autograd.grad(loss, at)
         at = (at.detach() - 0.05 * slope.sign()).clamp(start - 0.4, start + 0.4).clamp(-1, 1)
-    return to_uint8(at)
+    return uncentred(at)
 
 
 @pytest.mark.slow

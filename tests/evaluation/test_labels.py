@@ -19,12 +19,11 @@ from condvae.evaluation.judge import (
     panel_for,
     place_of,
     predict,
-    to_input,
-    to_uint8,
 )
 from condvae.evaluation.labels import counterfactual_numbers, judged, realism, returned
 from condvae.evaluation.outputs import Outputs, outputs_of, sampled, swapped
 from condvae.evaluation.probes import drawn_latents, probe_accuracy
+from condvae.probability.images import centred, uncentred
 from condvae.run import load as load_run
 
 
@@ -211,7 +210,7 @@ def test_blur_keeps_the_mean_and_spreads_a_point() -> None:
 
 def test_pixels_go_to_a_network_and_back() -> None:
     images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
-    assert torch.equal(to_uint8(to_input(images)), images)
+    assert torch.equal(uncentred(centred(images)), images)
 
 
 def test_places_count_the_classes_that_score_higher() -> None:

@@ -12,7 +12,8 @@ from condvae.errors import UserError
 from condvae.models.conditional_vae import ConditionalVAE
 from condvae.models.ladder import Ladder
 from condvae.objectives import OBJECTIVES
-from condvae.objectives.labels import Counterfactual, held
+from condvae.objectives.base import held
+from condvae.objectives.labels import Counterfactual
 
 Batch = tuple[Tensor, Tensor]
 

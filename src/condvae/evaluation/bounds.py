@@ -17,7 +17,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from condvae.models.protocol import ConditionalModel, Images, Labels
+from condvae.models.protocol import ConditionalModel, Images, Labels, flat
 
 PAIRS_AT_ONCE, SAMPLES_AT_ONCE = 32, 16
 """An image and a label is a pair. (Noise is drawn by as many samples: another number, other noise.)"""
@@ -214,7 +214,7 @@ def bounds(
             marginal = torch.logsumexp(by_label, 1) - math.log(model.classes)
         noise = NoiseStreams(here, model.latents, seed, x.device).draw(1)[0]
         kl = model.elbo(x, y, noise).kl.double()
-        means = torch.cat([group.flatten(1) for group in model.encode(x, y)], 1).float()
+        means = flat(model.encode(x, y))
         parts.append((curve[:, 0], own, curve, marginal, by_label, kl, means))
         progress((start + len(y)) / len(labels))
     columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]

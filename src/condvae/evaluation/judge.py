@@ -31,6 +31,7 @@ from condvae.errors import UserError
 from condvae.evaluation.descriptors import oriented_gradients
 from condvae.files import read_tensors, write_tensors
 from condvae.models.classifier import CLASSIFIERS, Classifier
+from condvae.probability.images import centred, uncentred
 from condvae.run import choose_precision
 
 Images = UInt8[Tensor, "n c h w"]
@@ -80,12 +81,12 @@ class NeuralJudge:
     @torch.no_grad()
     def scores(self, images: Images) -> Float[Tensor, "n classes"]:
         """Logits."""
-        return torch.cat([self.classifier(to_input(part)) for part in images.split(1000)]).float()
+        return torch.cat([self.classifier(centred(part)) for part in images.split(1000)]).float()
 
     @torch.no_grad()
     def features(self, images: Images) -> Float[Tensor, "n f"]:
         """What its last layer decides by."""
-        parts = [self.classifier.features(to_input(part)) for part in images.split(1000)]
+        parts = [self.classifier.features(centred(part)) for part in images.split(1000)]
         return torch.cat(parts).float()
 
 
@@ -126,7 +127,7 @@ class KernelJudge:
             part = slice(start, start + 1000)
             labels = F.one_hot(torch.from_numpy(train.labels[part]), train.classes).double()
             clean = torch.tensor(train.images[part])
-            for images in (clean, to_uint8(degraded(to_input(clean), generator))):
+            for images in (clean, uncentred(degraded(centred(clean), generator))):
                 similar = kernel(oriented_gradients(images), landmarks, width).double()
                 gram += similar.T @ similar
                 target += similar.T @ (2 * labels - 1)
@@ -300,7 +301,7 @@ def train_classifier(
     done = taken = 0
     for epoch in range(math.ceil(steps / batches.steps_per_epoch)):
         for images, labels in batches.epoch(epoch):
-            seen = shifted(to_input(images), generator, mirror=images.shape[1] == 3)
+            seen = shifted(centred(images), generator, mirror=images.shape[1] == 3)
             seen = degraded(seen, generator) if degrade else seen
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 logits = classifier(seen)
@@ -318,16 +319,3 @@ def train_classifier(
             if done == steps:
                 return taken
     return taken
-
-
-# ------------------------------------------------------------------------------- what a network sees
-
-
-def to_input(images: Images) -> Float[Tensor, "n c h w"]:
-    """Pixels as networks see them: -1 to 1."""
-    return images.float() / 127.5 - 1
-
-
-def to_uint8(x: Float[Tensor, "n c h w"]) -> Images:
-    """The other way."""
-    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

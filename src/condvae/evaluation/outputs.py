@@ -80,8 +80,8 @@ def partly_drawn(
     with torch.no_grad():
         own = model.encode(x, y)
         drawn = model.draw(y, temperature, generator)
-        mixed = [model.decode((*own[:number], *drawn[number:]), y).mean_image() for number in keep]
-    return torch.stack(mixed, 1)
+        images = [model.decode((*own[:number], *drawn[number:]), y).mean_image() for number in keep]
+    return torch.stack(images, 1)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from condvae.models.protocol import ConditionalModel, Images, Labels
+from condvae.models.protocol import ConditionalModel, Images, Labels, flat
 
 
 def drawn_latents(
@@ -25,8 +25,8 @@ def drawn_latents(
         for start in range(0, len(y), batch_size):
             part = slice(start, start + batch_size)
             groups = model.encode(x[part], y[part], sample=True)
-            parts.append(torch.cat([group.flatten(1) for group in groups], 1))
-    return torch.cat(parts).float().cpu()
+            parts.append(flat(groups))
+    return torch.cat(parts).cpu()
 
 
 def inferred_labels(

@@ -27,9 +27,10 @@ from condvae.evaluation.numbers import softmax
 from condvae.evaluation.outputs import sampled, swapped
 from condvae.evaluation.probes import inferred_labels
 from condvae.models.conditioning import guided
+from condvae.models.protocol import flat, grouped
 from condvae.run import Run
 from condvae.verbs.card import table_rows
-from condvae.verbs.journeys import grouped, way
+from condvae.verbs.journeys import way
 from condvae.verbs.sources import on_this_disk, test_images, training_images
 
 Pixels = UInt8[np.ndarray, "c h w"]
@@ -243,10 +244,10 @@ def study(subject: Subject, most: int = STUDIED, seed: int = 0) -> Study | None:
     observed = fixed_binarisation(model, x, seed)
     with torch.no_grad():
         parts = [
-            torch.cat([group.flatten(1) for group in model.encode(some, labels)], 1)
+            flat(model.encode(some, labels))
             for some, labels in zip(observed.split(500), y.split(500), strict=True)
         ]
-    means = torch.cat(parts).float().cpu().numpy()
+    means = torch.cat(parts).cpu().numpy()
     components = min(2, *means.shape)
     fitted = PCA(components, random_state=0).fit(means)
     axes = np.zeros((2, means.shape[1]), np.float32)
@@ -276,16 +277,16 @@ def latents_of(subject: Subject, number: int, seed: int = 0) -> Float[np.ndarray
     device = subject.run.device
     observed = fixed_binarisation(subject.run.model, torch.tensor(image, device=device)[None], seed)
     groups = subject.run.model.encode(observed, torch.tensor([label], device=device))
-    return torch.cat([group.flatten(1) for group in groups], 1)[0].cpu().numpy()
+    return flat(groups)[0].cpu().numpy()
 
 
 @torch.no_grad()
 def decoded(subject: Subject, latents: Float[np.ndarray, "n z"], labels: Sequence[int]) -> Stack:
     """What latents in a row are decoded to under labels."""
     run = subject.run
-    flat = torch.tensor(np.asarray(latents, np.float32), device=run.device)
+    row = torch.tensor(np.asarray(latents, np.float32), device=run.device)
     y = torch.tensor(list(labels), device=run.device)
-    return run.model.decode(grouped(run, flat), y).mean_image().cpu().numpy()
+    return run.model.decode(grouped(row, run.model.group_shapes), y).mean_image().cpu().numpy()
 
 
 # ------------------------------------------------------------------------------------- between, samples

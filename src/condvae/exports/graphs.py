@@ -13,7 +13,6 @@ and 255s, where its likelihood is of binary pixels.
 from __future__ import annotations
 
 import logging
-import math
 import typing
 import warnings
 from collections.abc import Iterator, Mapping
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from condvae.errors import UserError
-from condvae.models.protocol import ConditionalModel, Images, Labels
+from condvae.models.protocol import ConditionalModel, Images, Labels, flat, grouped
 
 OPSET = 18
 BATCHES = (1, 3)
@@ -47,7 +46,7 @@ class Encoder(nn.Module):
         self.model = model
 
     def forward(self, image: Images, label: Labels) -> Float[Tensor, "batch z"]:
-        return torch.cat([group.flatten(1) for group in self.model.encode(image, label)], 1)
+        return flat(self.model.encode(image, label))
 
 
 class Decoder(nn.Module):
@@ -58,9 +57,7 @@ class Decoder(nn.Module):
         self.model = model
 
     def forward(self, latents: Float[Tensor, "batch z"], label: Labels) -> Images:
-        shapes = self.model.group_shapes
-        parts = latents.split([math.prod(shape) for shape in shapes], dim=1)
-        groups = tuple(part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True))
+        groups = grouped(latents, self.model.group_shapes)
         return self.model.decode(groups, label).mean_image()
 
 
@@ -124,8 +121,7 @@ def draws_noise_alone(model: ConditionalModel) -> bool:
     noise = torch.randn(
         2, model.latents, generator=torch.Generator(y.device).manual_seed(0), device=y.device
     )
-    flat = torch.cat([group.flatten(1) for group in drawn], 1)
-    return all(not group.any() for group in still) and torch.equal(flat, noise)
+    return all(not group.any() for group in still) and torch.equal(flat(drawn), noise)
 
 
 def run_graph(path: Path, inputs: Arrays) -> NDArray[Any]:
@@ -144,10 +140,10 @@ def _inputs(model: ConditionalModel, size: int, seed: int, name: str) -> dict[st
     if name == "encoder":
         image = generator.integers(0, 256, (size, *model.shape), dtype=np.uint8)
         return {"image": 255 * (image // 128) if model.likelihood.binary else image, "label": label}
-    flat = generator.standard_normal((size, model.latents)).astype(np.float32)
+    row = generator.standard_normal((size, model.latents)).astype(np.float32)
     if name == "decoder":
-        return {"latents": flat, "label": label}
-    return {"noise": flat, "label": label, "temperature": np.array([0.7], np.float32)}
+        return {"latents": row, "label": label}
+    return {"noise": row, "label": label, "temperature": np.array([0.7], np.float32)}
 
 
 def _write(name: str, part: nn.Module, inputs: Arrays, path: Path) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 import math
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -292,19 +292,13 @@ class Ladder(nn.Module):
             return widened
         return F.pixel_shuffle(self.grow[level - 2](x), 2).contiguous(memory_format=torch.channels_last)
 
-    def _split(self, flat: Float[Tensor, "draws z"]) -> Iterator[Tensor]:
-        """All latents of an image in a row, as a tensor a group."""
-        sizes = [math.prod(shape) for shape in self.group_shapes]
-        for part, shape in zip(flat.split(sizes, dim=1), self.group_shapes, strict=True):
-            yield part.unflatten(1, shape)
-
     # ------------------------------------------------------------------------------- the protocol
 
     def elbo(self, x: Images, y: Labels, noise: Float[Tensor, "batch z"] | None = None) -> Elbo:
         observed = self.likelihood.observe(x)
         if noise is None:
             noise = torch.randn(len(x), self.latents, device=x.device)
-        images, drawn = self.down(list(self._split(noise)), y, self.up(observed, y))
+        images, drawn = self.down(grouped(noise, self.group_shapes), y, self.up(observed, y))
         kl = [kl_to_standard_normal(shift, spread).flatten(1).sum(1) for _, shift, spread in drawn]
         latents = tuple(u for u, _, _ in drawn)
         return Elbo(images.log_prob(observed), torch.stack(kl, 1), latents, images=images)
@@ -314,7 +308,7 @@ class Ladder(nn.Module):
     ) -> Float[Tensor, "samples batch"]:
         observed = self.likelihood.observe(x)
         samples = len(noise)
-        given = list(self._split(noise.flatten(0, 1)))
+        given = grouped(noise.flatten(0, 1), self.group_shapes)
         images, drawn = self.down(given, y.repeat(samples), self.up(observed, y))
         log_weights = images.log_prob(observed.repeat(samples, 1, 1, 1))
         for u, shift, spread in drawn:
@@ -327,7 +321,7 @@ class Ladder(nn.Module):
         evidence = self.up(self.likelihood.observe(x), y)
         shape = (x.shape[0], self.latents)
         noise = (torch.randn if sample else torch.zeros)(shape, device=x.device)
-        _, drawn = self.down(list(self._split(noise)), y, evidence)
+        _, drawn = self.down(grouped(noise, self.group_shapes), y, evidence)
         return tuple(u for u, _, _ in drawn)
 
     def decode(self, latents: Latents, y: Labels) -> ImageDistribution:
@@ -356,7 +350,7 @@ class Ladder(nn.Module):
         """
         noise = torch.randn(len(y), self.latents, generator=generator, device=y.device)
         each = for_each_group(temperature, len(self.groups))
-        return tuple(t * u for t, u in zip(each, self._split(noise), strict=True))
+        return tuple(t * u for t, u in zip(each, grouped(noise, self.group_shapes), strict=True))
 
     def sample(
         self,

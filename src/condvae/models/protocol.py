@@ -6,6 +6,7 @@ evaluation and every picture.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -22,6 +23,17 @@ Images = UInt8[Tensor, "batch c h w"]
 Labels = Int[Tensor, "batch"]
 Latents = tuple[Tensor, ...]
 """One tensor `[..., *group_shape]` a group, top group first, in coordinates that every label shares."""
+
+
+def flat(latents: Latents) -> Float[Tensor, "batch z"]:
+    """All groups of latents beside each other, in float32."""
+    return torch.cat([group.flatten(1) for group in latents], dim=1).float()
+
+
+def grouped(row: Float[Tensor, "batch z"], shapes: Sequence[tuple[int, ...]]) -> Latents:
+    """What `flat` put beside each other, as groups of these shapes."""
+    parts = row.split([math.prod(shape) for shape in shapes], dim=1)
+    return tuple(part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True))
 
 
 def mixed(one: Latents, other: Latents, which: Bool[Tensor, "batch"]) -> Latents:

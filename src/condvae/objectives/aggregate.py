@@ -13,17 +13,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from condvae.models.protocol import ConditionalModel, Images, Labels, Latents
-from condvae.objectives.base import Loss, gaussian, reported, require, require_gaussians
+from condvae.models.protocol import ConditionalModel, Images, Labels, flat
+from condvae.objectives.base import Loss, gaussian, held, reported, require, require_gaussians
 from condvae.probability.posteriors import Normal, normal_log_prob
-
-
-def flat(latents: Latents) -> Float[Tensor, "batch z"]:
-    """All groups of latents beside each other, in float32."""
-    return torch.cat([group.flatten(1) for group in latents], dim=1).float()
-
 
 # ----------------------------------------------------------------------------------- total correlation
 
@@ -133,8 +126,7 @@ class FactorVae(nn.Module):
         elbo = model.elbo(x, y)
         log_likelihood, kl = elbo.log_likelihood.mean(), elbo.kl.sum(1).mean()
         v = flat(elbo.latents)
-        held = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
-        tc = functional_call(self.discriminator, held, (v,)).float().mean()
+        tc = held(self.discriminator, v).float().mean()
         own = self.discriminator_loss(v.detach())
         return Loss(
             kl - log_likelihood + self.gamma * tc + own,

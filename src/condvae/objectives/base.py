@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from condvae.errors import UserError
 from condvae.models.protocol import ConditionalModel, Elbo
@@ -69,3 +70,10 @@ def gaussian(elbo: Elbo) -> Normal:
     """The posterior of a model that `require_gaussians` let pass."""
     assert isinstance(elbo.posterior, Normal)
     return elbo.posterior
+
+
+def held(network: nn.Module, x: Tensor) -> Tensor:
+    """What a network makes of `x`, its own weights as constants."""
+    constants = {name: weight.detach() for name, weight in network.named_parameters()}
+    found: Tensor = functional_call(network, constants, (x,))
+    return found

@@ -11,12 +11,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from condvae.data.augment import degraded, shifted
 from condvae.models.classifier import Unnormalised
-from condvae.models.protocol import ConditionalModel, Images, Labels, mixed
-from condvae.objectives.base import Loss, reported, require
+from condvae.models.protocol import ConditionalModel, Images, Labels, flat, mixed
+from condvae.objectives.base import Loss, held, reported, require
 from condvae.objectives.elbo import risen
 from condvae.probability.images import centred
 
@@ -106,7 +105,7 @@ class Counterfactual(nn.Module):
         distance = (swap - own.detach()).square().flatten(1).sum(1)
         near = distance.where(~drawn, 0.0).mean()
 
-        u = torch.cat([group.flatten(1) for group in elbo.latents], 1)
+        u = flat(elbo.latents)
         equal = torch.full((len(u), self.classes), 1 / self.classes, device=u.device)
         leaked = F.cross_entropy(held(self.reader, u).float(), equal) - equal[0, 0].log().neg()
         read = F.cross_entropy(self.reader(u.detach()).float(), y)
@@ -122,10 +121,3 @@ class Counterfactual(nn.Module):
         moved = shifted(images, None, mirror=images.shape[1] == 3)
         order = torch.randperm(len(moved), device=moved.device)
         return degraded(moved[order], None)[order.argsort()]
-
-
-def held(network: nn.Module, x: Tensor) -> Tensor:
-    """What a network makes of `x`, its own weights as constants."""
-    constants = {name: weight.detach() for name, weight in network.named_parameters()}
-    found: Tensor = functional_call(network, constants, (x,))
-    return found

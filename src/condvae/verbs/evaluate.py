@@ -28,7 +28,7 @@ from condvae.evaluation.labels import (
     returned,
 )
 from condvae.evaluation.numbers import calibration_error, likelihood_numbers, mean, train_numbers
-from condvae.evaluation.outputs import outputs_of, sampled
+from condvae.evaluation.outputs import outputs_of
 from condvae.evaluation.probes import drawn_latents, inferred_labels, probe_accuracy
 from condvae.figures import bound_curve
 from condvae.files import write_json, write_picture
@@ -156,11 +156,7 @@ def evaluate(
             with _timed(seconds, "judges", line):
                 panel = panel_for(train, loaded.device, line.show)
             with _timed(seconds, "labels", line):
-                result |= _labels(loaded, panel, real, observed, y, test, seed)
-            if inception:
-                made = sampled(model, torch.arange(len(y), device=y.device) % test.classes, seed=seed)
-                distance = inception_distance(real, made, inception)
-                result["frechet_inception_distance"] = {"fid": distance, "images": len(y)}
+                result |= _labels(loaded, panel, real, observed, y, test, inception, seed)
             with _timed(seconds, "probes", line):
                 result["latent_probe_accuracy"] = _probes(loaded, train, test, seed)
         if cas:
@@ -248,14 +244,20 @@ def _labels(
     observed: Images,
     y: Labels,
     test: LabelledImages,
+    inception: str | Path | None,
     seed: int,
 ) -> dict[str, Any]:
     """Swaps to wrong labels, the same for every model, and samples, and what judges say of them."""
     given = wrong_labels(test.labels, test.classes, np.random.default_rng(seed))
     wrong = torch.tensor(given, device=run.device)
     outputs = outputs_of(run.model, real, observed, y, wrong, seed)
+    fid: dict[str, Any] = {}
+    if inception:
+        distance = inception_distance(real, outputs.samples, inception)
+        fid["frechet_inception_distance"] = {"fid": distance, "images": len(y)}
     return {
         **judged(panel, outputs),
+        **fid,
         **counterfactual_numbers(panel, outputs, seed),
         "realism": realism(panel, outputs, seed),
         "cycle": returned(run.model, outputs, y, wrong, seed),

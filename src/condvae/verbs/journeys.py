@@ -19,7 +19,7 @@ from condvae.errors import UserError
 from condvae.evaluation.bounds import fixed_binarisation
 from condvae.figures import as_picture, label_grid
 from condvae.files import write_bytes, write_picture
-from condvae.models.protocol import Images, Labels, Latents
+from condvae.models.protocol import Images, Labels, Latents, flat, grouped
 from condvae.registry import check_choice
 from condvae.run import Run, load
 from condvae.verbs.own_images import likely_labels, read_images
@@ -136,12 +136,12 @@ def traverse(
     values = torch.linspace(-reach, reach, steps, device=x.device)
     with torch.no_grad():
         groups = model.encode(fixed_binarisation(model, x, seed), y)
-        flat = torch.cat([group.flatten(1) for group in groups], 1)
+        point = flat(groups)
         rows = []
         for each in chosen:
-            moved = flat.repeat(steps, 1)
+            moved = point.repeat(steps, 1)
             moved[:, each] = values
-            rows.append(_decoded(loaded, grouped(loaded, moved), y.expand(steps)))
+            rows.append(_decoded(loaded, grouped(moved, loaded.model.group_shapes), y.expand(steps)))
     outputs = np.stack(rows)
     picture = label_grid(
         np.stack([x[0].cpu().numpy()] * len(chosen)),
@@ -197,20 +197,13 @@ def liveliest(run: Run, images: LabelledImages, count: int, seed: int) -> list[i
     y = torch.tensor(part.labels, device=run.device)
     with torch.no_grad():
         groups = run.model.encode(fixed_binarisation(run.model, x, seed), y)
-    spread = torch.cat([group.flatten(1) for group in groups], 1).var(0)
+    spread = flat(groups).var(0)
     order: list[int] = spread.argsort(descending=True)[:count].tolist()
     return order
 
 
 def _decoded(run: Run, latents: Latents, y: Labels) -> Any:
     return run.model.decode(latents, y.to(run.device)).mean_image().cpu().numpy()
-
-
-def grouped(run: Run, flat: Float[Tensor, "n z"]) -> Latents:
-    """Latents in a row as a tensor a group."""
-    shapes = run.model.group_shapes
-    parts = flat.split([math.prod(shape) for shape in shapes], dim=1)
-    return tuple(part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True))
 
 
 def _is_file(which: str) -> bool:
