@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -339,7 +340,8 @@ def run_train(command: Train, recipe: str, begun: Config) -> None:
     except Interrupted:
         say(f"stopped; go on with: condvae train {out / 'config.toml'} --out {out} --resume")
         raise SystemExit(130) from None
-    say(f"trained: {path}\nsee it:  condvae swap {path}\nmeasure: condvae evaluate {path}")
+    if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
+        say(f"trained: {path}\nsee it:  condvae swap {path}\nmeasure: condvae evaluate {path}")
 
 
 def one_length(begun: Config, config: Config) -> Config:

@@ -81,7 +81,9 @@ class TrainingConfig:
     minutes: Annotated[float, arg(prefix_name=False)] = 0.0
     """Length in minutes of training, if it is not ended by epochs sooner; 0 for no limit."""
     batch_size: int = 128
-    """Images a step."""
+    """Images a step, of all processes together."""
+    micro_batches: int = 1
+    """Parts in which a process takes its images of a step, one after another, for less memory."""
     labelled_share: float = 0.5
     """Share of a step's images that have a label, where some have none."""
     optimiser: str = "adamw"

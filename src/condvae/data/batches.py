@@ -33,6 +33,7 @@ class Batches:
         device: where batches are wanted.
         seed: of the permutations.
         labelled_share: share of a batch that has labels, where some images have none.
+        share: a number i and a number n: only image i of every n in a batch is wanted.
         resident_bytes: data up to this size is kept on the device.
 
     Raises:
@@ -47,6 +48,7 @@ class Batches:
         *,
         seed: int,
         labelled_share: float = 0.5,
+        share: tuple[int, int] = (0, 1),
         resident_bytes: int = 4 << 30,
     ) -> None:
         if not len(data):
@@ -55,6 +57,7 @@ class Batches:
         self.batch_size = min(batch_size, len(data))
         self.device = torch.device(device)
         self.seed = seed
+        self.first, self.every = share
         known = data.labels >= 0
         self.streams = [(np.arange(len(data)), self.batch_size)]
         if known.any() and not known.all():
@@ -72,7 +75,7 @@ class Batches:
         generator = np.random.default_rng((self.seed, number))
         orders = [self._order(generator, places, size) for places, size in self.streams]
         for index in range(start, self.steps_per_epoch):
-            chosen = np.concatenate([order[index] for order in orders])
+            chosen = np.concatenate([order[index] for order in orders])[self.first :: self.every]
             at = torch.from_numpy(chosen).to(self.device)
             if self.images is not None:
                 yield self.images.index_select(0, at), self.labels.index_select(0, at)

@@ -22,7 +22,7 @@ def save_checkpoint(
     average: WeightAverage,
     counters: dict[str, Any],
 ) -> None:
-    """Write weights, optimiser, average, random state and counters.
+    """Write weights, optimiser, average and counters.
 
     Raises:
         UserError: the folder can't be written to, or the disk is full; an older checkpoint stays.
@@ -33,9 +33,6 @@ def save_checkpoint(
     state = optimiser.state_dict()
     for index, values in state["state"].items():
         tensors.update(_prefixed(f"optimiser.{index}", values))
-    tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
     groups = [{k: v for k, v in g.items() if _is_json(v)} for g in state["param_groups"]]
     # Names may share one tensor's memory (tied or viewed weights); safetensors wants them apart.
     apart = {name: tensor.detach().clone() for name, tensor in tensors.items()}
@@ -48,7 +45,7 @@ class Checkpoint:
 
     Arguments:
         path: the file, for messages.
-        tensors: weights, average, optimiser and random state, under those prefixes.
+        tensors: weights, average and optimiser, under those prefixes.
         counters: what the training counted.
         groups: the optimiser's settings.
     """
@@ -78,7 +75,7 @@ def restore(
     optimiser: torch.optim.Optimizer,
     average: WeightAverage,
 ) -> None:
-    """Put weights, optimiser, average and random state back as they were.
+    """Put weights, optimiser and average back as they were.
 
     Raises:
         UserError: the checkpoint belongs to another model.
@@ -93,9 +90,6 @@ def restore(
         values = {index: _under(f"optimiser.{index}", tensors) for index in indices}
         optimiser.load_state_dict({"state": values, "param_groups": groups})
         _lay_out_as_parameters(optimiser)
-        torch.set_rng_state(tensors["random.cpu"])
-        if "random.cuda" in tensors and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensors["random.cuda"])
     except Exception as error:  # whatever a file of another model, or one tampered with, leads to
         raise UserError(
             f"{checkpoint.path}: does not belong to this recipe; train into another --out"

@@ -63,6 +63,20 @@ class Monitor:
             raise cannot_write(self.path, error) from error
 
 
+class Unheard(Monitor):
+    """What a process has that is not the main one: it writes and shows nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.line = ProgressLine(quiet=True)
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def _keep_until(file: Path, step: int) -> None:
     """Drop what was logged after a step, and a last line that was cut short."""
     if not file.exists():

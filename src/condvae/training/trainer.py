@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import platform
 import signal
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 import condvae
@@ -26,11 +27,12 @@ from condvae.files import write_text
 from condvae.models.families import build_model
 from condvae.models.protocol import ConditionalModel
 from condvae.objectives import OBJECTIVES, Loss
-from condvae.run import CHECKPOINT, CONFIG, MODEL, choose_device, choose_precision, save_model
+from condvae.run import CHECKPOINT, CONFIG, MODEL, choose_precision, save_model
 from condvae.training.checkpoint import Checkpoint, read_checkpoint, restore, save_checkpoint
 from condvae.training.ema import WeightAverage
-from condvae.training.monitor import Monitor
+from condvae.training.monitor import Monitor, Unheard
 from condvae.training.optimisers import build_optimiser
+from condvae.training.processes import Processes, seed_draws
 from condvae.training.schedule import learning_rate, progress
 
 LOG_EVERY = 50
@@ -64,6 +66,7 @@ class Trainer:
         out: the run directory.
         resume: go on from the directory's checkpoint.
         quiet: show nothing.
+        processes: those that train together; by default this one, or all that were launched with it.
 
     Raises:
         UserError: the config is impossible, the device is missing, the directory can't be used.
@@ -76,24 +79,26 @@ class Trainer:
         out: Path,
         resume: bool = False,
         quiet: bool = False,
+        processes: Processes | None = None,
     ) -> None:
         self.config, self.settings, self.out = config, config.training, out
         settings = config.training
         check_settings(settings)
-        device = choose_device(settings.device)
+        self.processes = processes or Processes(settings.device)
+        device = self.device = self.processes.device
         checkpoint = read_checkpoint(out / CHECKPOINT) if resume else None
         # What "auto" found when the run began holds for all of it, whatever a new trial would say.
         precision = (
             str(checkpoint.counters.get("precision", "fp32"))
             if checkpoint
-            else choose_precision(settings.precision, device)
+            else self.processes.agreed(choose_precision(settings.precision, device))
         )
-        AcceleratorState._reset_state(reset_partial_state=True)  # a process may train more than once
         self.accelerator = Accelerator(
-            cpu=device.type == "cpu", mixed_precision="bf16" if precision == "bf16" else "no"
+            cpu=device.type == "cpu",
+            mixed_precision="bf16" if precision == "bf16" else "no",
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
         self.precision = precision
-        self.device = device
 
         self.train_data, self.validation_data = data
         torch.manual_seed(settings.seed)
@@ -111,7 +116,14 @@ class Trainer:
             device,
             seed=settings.seed,
             labelled_share=settings.labelled_share,
+            share=(self.processes.index, self.processes.number),
         )
+        self.parts = self.processes.number * settings.micro_batches
+        if self.batches.batch_size < self.parts:
+            raise UserError(
+                f"a batch of {self.batches.batch_size} images can't be taken in {self.parts} parts; use "
+                "fewer processes or --training.micro-batches, or a larger --training.batch-size"
+            )
 
         self.step, self.seconds, self.validation_elbo = 0, 0.0, math.nan
         self.skipped, self.skipped_in_a_row, self.usual_norm = 0, 0, math.nan
@@ -121,11 +133,18 @@ class Trainer:
                     f"--resume: {self.train_data.name} has changed since {out} was begun; put it back "
                     "as it was, or train into another --out"
                 )
+            before = checkpoint.counters.get("parts", 1)
+            if before != self.parts:
+                raise UserError(
+                    f"--resume: {out} was begun with steps in {before} parts, not {self.parts}; "
+                    "processes times --training.micro-batches must be as it was"
+                )
             restore(checkpoint, self.pair, self.optimiser, self.average)
             self._restore_counters(checkpoint)
             _copy(self.statistics, self.good_statistics)
-        write_text(out / CONFIG, configuration.to_toml(config))
-        self.monitor = Monitor(out, self.step, quiet)
+        if self.processes.main:
+            write_text(out / CONFIG, configuration.to_toml(config))
+        self.monitor = Monitor(out, self.step, quiet) if self.processes.main else Unheard(out)
 
     def _built(self) -> ModelAndObjective:
         config, data = self.config, self.train_data
@@ -163,19 +182,21 @@ class Trainer:
             with stop:
                 while share < 1:
                     for x, y in self.batches.epoch(*divmod(self.step, self.batches.steps_per_epoch)):
-                        meter.add(self._train_step(x, y, share), len(y))
+                        meter.add(self._train_step(x, y, share), self.batches.batch_size)
                         self.seconds = time.monotonic() - started
-                        share = progress(self.step, steps, self.seconds, limit)
+                        share, asked = self.processes.largest(
+                            progress(self.step, steps, self.seconds, limit), float(stop.asked)
+                        )
                         if meter.steps == LOG_EVERY or share >= 1:
                             self._log(meter, share)
                             meter = _Meter()
                         if math.floor(share * self.settings.validations) > validated:
                             validated = math.floor(share * self.settings.validations)
                             self.validate()
-                        if stop.asked or time.monotonic() - saved > self.settings.checkpoint_seconds:
+                        if asked or time.monotonic() - saved > self.settings.checkpoint_seconds:
                             self._save_checkpoint()
                             saved = time.monotonic()
-                        if stop.asked:
+                        if asked:
                             raise Interrupted
                         if share >= 1:
                             break
@@ -192,8 +213,7 @@ class Trainer:
         )
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        loss: Loss = self.step_module(x, y, share)
-        self.accelerator.backward(loss.value)
+        numbers = self._backward(x, y, share)
         limit = settings.clip if settings.clip > 0 else math.inf
         norm = float(nn.utils.clip_grad_norm_(self.pair.parameters(), limit))
         usable = math.isfinite(norm) and not norm > settings.skip_above * self.usual_norm
@@ -212,8 +232,30 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         self.step += 1
         self.average.update(self.step)
-        numbers = {name: float(value) for name, value in loss.metrics.items()}
-        return numbers | {"loss": float(loss.value.detach()), "gradient_norm": norm, "rate": rate}
+        return numbers | {"gradient_norm": norm, "rate": rate}
+
+    def _backward(self, x: Tensor, y: Tensor, share: float) -> dict[str, float]:
+        """The gradient of a step's loss, this process's micro-batches one after another; its numbers.
+
+        A part weighs as many images as it has, so that the parts' sum (of this process) and mean (over
+        processes) is the loss of the batch.
+        """
+        last = self.settings.micro_batches - 1
+        numbers: dict[str, float] = {}
+        for index in range(last + 1):
+            seed_draws(
+                self.settings.seed, self.step, self.processes.index + self.processes.number * index
+            )
+            images, labels = x[index :: last + 1], y[index :: last + 1]
+            weight = len(labels) * self.processes.number / self.batches.batch_size
+            with contextlib.ExitStack() as alone:
+                if index < last:
+                    alone.enter_context(self.accelerator.no_sync(self.step_module))
+                loss: Loss = self.step_module(images, labels, share)
+                self.accelerator.backward(weight * loss.value)
+            for name, value in {**loss.metrics, "loss": loss.value.detach()}.items():
+                numbers[name] = numbers.get(name, 0.0) + weight * float(value)
+        return numbers
 
     def _diverged(self) -> UserError:
         """Keep the weights, which no skipped step has touched, and say what happened."""
@@ -232,7 +274,7 @@ class Trainer:
     @torch.no_grad()
     def validate(self) -> float:
         """The averaged weights' ELBO on the validation images, in nats; training isn't disturbed."""
-        if not len(self.validation_data):
+        if not len(self.validation_data) or not self.processes.main:
             return math.nan
         live = {name: tensor.clone() for name, tensor in self.pair.model.state_dict().items()}
         devices = [self.device] if self.device.type == "cuda" else []
@@ -255,7 +297,12 @@ class Trainer:
 
     def _log(self, meter: _Meter, share: float) -> None:
         epoch = self.step / self.batches.steps_per_epoch
-        record = {"step": self.step, "epoch": epoch, "seconds": self.seconds, **meter.means()}
+        record = {
+            "step": self.step,
+            "epoch": epoch,
+            "seconds": self.seconds,
+            **self.processes.means(meter.means()),
+        }
         self.monitor.log(record | {"skipped": self.skipped})
         seen = f"  validation {self.validation_elbo:.2f}" if self.validation_elbo < 0 else ""
         self.monitor.line.show(
@@ -272,6 +319,7 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "precision": self.precision,
+            "parts": self.parts,
             "data": self.train_data.fingerprint,
             "skipped": self.skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
@@ -297,6 +345,8 @@ class Trainer:
             ) from error
 
     def _save_checkpoint(self) -> None:
+        if not self.processes.main:
+            return
         if not (self.out / CONFIG).exists():  # someone has tidied up
             write_text(self.out / CONFIG, configuration.to_toml(self.config))
         save_checkpoint(self.out / CHECKPOINT, self.pair, self.optimiser, self.average, self._counters())
@@ -314,11 +364,13 @@ class Trainer:
             "parameters": sum(p.numel() for p in self.pair.model.parameters()),
             "validation_elbo": self.validation_elbo if self.validation_elbo < 0 else None,
             "device": describe_device(self.device),
+            "processes": self.processes.number,
             "precision": self.precision,
             "versions": {"condvae": condvae.__version__, "torch": torch.__version__},
         }
-        weights = self.average.state_dict()
-        save_model(self.out, weights, self.config, data.shape, data.class_names, training)
+        if self.processes.main:
+            weights = self.average.state_dict()
+            save_model(self.out, weights, self.config, data.shape, data.class_names, training)
         return training
 
 
@@ -387,6 +439,8 @@ def check_settings(settings: TrainingConfig) -> None:
     for name in ("epochs", "minutes"):
         if not math.isfinite(getattr(settings, name)) or getattr(settings, name) < 0:
             raise UserError(f"--{name} must be a number of 0 or more")
+    if settings.micro_batches < 1:
+        raise UserError(f"--training.micro-batches must be at least 1, not {settings.micro_batches}")
     if settings.batch_size < 1:
         raise UserError(f"--training.batch-size must be at least 1, not {settings.batch_size}")
     if not 0 < settings.learning_rate < math.inf:

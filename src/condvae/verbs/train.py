@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from condvae import config as configuration
 from condvae.config import Config
@@ -14,6 +16,9 @@ from condvae.lock import LOCK, OnlyOne
 from condvae.objectives import takes_unlabelled
 from condvae.run import CARD, CHECKPOINT, CONFIG, MODEL
 from condvae.verbs.sources import check_test_source, training_images
+
+if TYPE_CHECKING:
+    from condvae.training.processes import Processes
 
 
 def train(
@@ -41,32 +46,39 @@ def train(
     config = recipe if isinstance(recipe, Config) else configuration.load_recipe(recipe)
     name = "run" if isinstance(recipe, Config) else Path(recipe).stem
     path = Path(out) if out else Path("runs") / name
+    from condvae.training.processes import Processes
     from condvae.training.trainer import check_settings
 
     config = with_absolute_paths(config)
     check_settings(config.training)
-    with OnlyOne(path, "--out"):
-        _train(config, path, data_root, resume, quiet)
+    together = Processes(config.training.device)
+    with OnlyOne(path, "--out") if together.main else contextlib.nullcontext():
+        _train(config, path, data_root, resume, quiet, together)
+        together.close()
     return path
 
 
-def _train(config: Config, path: Path, data_root: str | Path | None, resume: bool, quiet: bool) -> None:
+def _train(
+    config: Config,
+    path: Path,
+    data_root: str | Path | None,
+    resume: bool,
+    quiet: bool,
+    together: Processes,
+) -> None:
     from condvae.verbs.card import write_card
 
-    for folder in (path, (path / CHECKPOINT).parent):
-        clear_parts(folder)
-    if resume and (path / CONFIG).exists():
-        _check_same(config, configuration.load_recipe(path / CONFIG), path)
-    elif not resume:
-        _claim(path)
-    if resume and (path / MODEL).exists():
-        if not (path / CARD).exists():
-            write_card(path)
-        return
-
-    unlabelled = takes_unlabelled(config.training.objective)
-    images = training_images(config.data, data_root, unlabelled)
-    check_test_source(images, config.data, data_root)
+    with together.main_first():
+        if together.main:
+            _prepare(config, path, resume)
+        if resume and (path / MODEL).exists():
+            if together.main and not (path / CARD).exists():
+                write_card(path)
+            return
+        unlabelled = takes_unlabelled(config.training.objective)
+        images = training_images(config.data, data_root, unlabelled)
+        check_test_source(images, config.data, data_root)
+        going_on = resume and (path / CHECKPOINT).exists()
     seen, watched = images.split_validation(config.data.validation, config.training.seed)
     if config.data.labels:
         if not unlabelled:
@@ -79,13 +91,23 @@ def _train(config: Config, path: Path, data_root: str | Path | None, resume: boo
 
     from condvae.training.trainer import Trainer
 
-    going_on = resume and (path / CHECKPOINT).exists()
     try:
-        trainer = Trainer(config, parts, path, going_on, quiet)
+        trainer = Trainer(config, parts, path, going_on, quiet, together)
         trainer.fit()
     except OSError as error:
         raise cannot_write(path, error) from error
-    write_card(path)
+    if together.main:
+        write_card(path)
+
+
+def _prepare(config: Config, path: Path, resume: bool) -> None:
+    """Clear what killed processes left; check that a run goes on as it began, or claim its directory."""
+    for folder in (path, (path / CHECKPOINT).parent):
+        clear_parts(folder)
+    if resume and (path / CONFIG).exists():
+        _check_same(config, configuration.load_recipe(path / CONFIG), path)
+    elif not resume:
+        _claim(path)
 
 
 def with_absolute_paths(config: Config) -> Config:
@@ -131,7 +153,11 @@ def _check_same(now: Config, before: Config, path: Path) -> None:
     mine, theirs = asdict(now), asdict(before)
     for table in ("data", "model", "training"):
         for field, value in mine[table].items():
-            if value != theirs[table][field] and field not in ("device", "checkpoint_seconds"):
+            if value != theirs[table][field] and field not in (
+                "device",
+                "checkpoint_seconds",
+                "micro_batches",
+            ):
                 raise UserError(
                     f"--resume: {path} was begun with {table}.{field} = {theirs[table][field]!r}, "
                     f"not {value!r}; a resumed run goes on as it began "

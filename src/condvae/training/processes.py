@@ -1,0 +1,85 @@
+"""The processes that train one model together: usually this one alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list
+
+from condvae.run import choose_device
+
+Value = TypeVar("Value")
+
+
+class Processes:
+    """Who trains, and what they must agree on.
+
+    `accelerate launch` and `torchrun` start several processes, on one computer or on many, and tell each
+    its number. All hold the same weights and take their own part of every batch. Process 0, which is the
+    main one, alone writes.
+
+    Arguments:
+        device: auto, cpu or cuda.
+
+    Raises:
+        UserError: the device is missing.
+    """
+
+    def __init__(self, device: str) -> None:
+        chosen = choose_device(device)
+        AcceleratorState._reset_state(reset_partial_state=True)  # a process may train more than once
+        self.state = PartialState(cpu=chosen.type == "cpu")
+        self.number, self.index = self.state.num_processes, self.state.process_index
+        self.main = self.index == 0
+        self.device = chosen if self.number == 1 else self.state.device
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """The main process goes through the block before the others enter it."""
+        with self.state.main_process_first():
+            yield
+
+    def agreed(self, value: Value) -> Value:
+        """The main process's value."""
+        box = [value]
+        if self.number > 1:
+            broadcast_object_list(box)
+        return box[0]
+
+    def largest(self, *numbers: float) -> list[float]:
+        """The largest of each number over all processes."""
+        if self.number == 1:
+            return list(numbers)
+        held = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(held, torch.distributed.ReduceOp.MAX)
+        return held.tolist()
+
+    def means(self, numbers: dict[str, float]) -> dict[str, float]:
+        """The mean of each number over all processes."""
+        if self.number == 1:
+            return numbers
+        held = torch.tensor(list(numbers.values()), dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(held)
+        return dict(zip(numbers, (held / self.number).tolist(), strict=True))
+
+    def close(self) -> None:
+        """Wait for each other, and part."""
+        if self.number > 1:
+            self.state.wait_for_everyone()
+            self.state.destroy_process_group()
+
+
+def seed_draws(seed: int, step: int, part: int) -> None:
+    """Make what is drawn for a part of a step depend on the run's seed and their numbers alone.
+
+    So nothing needs to be remembered of what was drawn before, and it doesn't matter whether one process
+    takes the parts of a step one after another or several take them at once.
+    """
+    mixed = np.random.SeedSequence((seed, step, part)).generate_state(1, np.uint64)
+    torch.manual_seed(int(mixed[0]))

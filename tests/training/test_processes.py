@@ -1,0 +1,148 @@
+"""Steps in parts: one after another in one process, or in several at once, they are the same steps."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from torch import Tensor, nn
+
+from condvae.config import Config, to_toml
+from condvae.data.batches import Batches
+from condvae.data.dataset import LabelledImages
+from condvae.errors import UserError
+from condvae.files import read_tensors
+from condvae.models.protocol import ConditionalModel
+from condvae.objectives import OBJECTIVES, Loss
+from condvae.objectives.base import reported
+from condvae.run import CHECKPOINT, MODEL
+from condvae.training.processes import seed_draws
+from condvae.verbs.train import train
+
+
+def with_training(config: Config, **changes: object) -> Config:
+    return replace(config, training=replace(config.training, **changes))  # type: ignore[arg-type]
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    return read_tensors(path / MODEL, "")[0]
+
+
+def losses(path: Path) -> list[float]:
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+class Drawless(nn.Module):
+    """The ELBO at the posterior's mean: it draws nothing, so parts of a batch add up to the batch."""
+
+    def __init__(self, model: ConditionalModel) -> None:
+        super().__init__()
+
+    def forward(self, model: ConditionalModel, x: Tensor, y: Tensor, share: float) -> Loss:
+        elbo = model.elbo(x, y, torch.zeros(len(x), model.latents))
+        likelihood, kl = elbo.log_likelihood.mean(), elbo.kl.sum(1).mean()
+        return Loss(kl - likelihood, reported(likelihood, kl))
+
+
+@pytest.mark.parametrize("micro_batches", [2, 3])
+def test_parts_of_a_batch_add_up_to_the_batch(
+    micro_batches: int, small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(OBJECTIVES.parts, "drawless", Drawless)
+    likelihood = replace(small.model, likelihood="grey-cross-entropy")
+    config = with_training(
+        replace(small, model=likelihood), objective="drawless", epochs=0.3, optimiser="adam"
+    )
+    whole = train(config, tmp_path / "whole", quiet=True)
+    parted = with_training(config, micro_batches=micro_batches)
+    in_parts = train(parted, tmp_path / "parts", quiet=True)
+    assert losses(in_parts) == pytest.approx(losses(whole), rel=1e-4)
+
+
+def test_shares_of_a_batch_are_the_batch() -> None:
+    images = np.arange(50, dtype=np.uint8)[:, None, None, None]
+    data = LabelledImages(images, np.arange(50) % 5, tuple("abcde"), "x", "train")
+    whole = [x[:, 0, 0, 0].tolist() for x, _ in Batches(data, 8, "cpu", seed=1).epoch(2)]
+    shares = [
+        [x[:, 0, 0, 0].tolist() for x, _ in Batches(data, 8, "cpu", seed=1, share=(i, 3)).epoch(2)]
+        for i in range(3)
+    ]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert [parts[place % 3][place // 3] for place in range(8)] == batch
+
+
+def test_draws_depend_on_seed_step_and_part_and_on_nothing_else() -> None:
+    def drawn(*numbers: int) -> list[float]:
+        seed_draws(*numbers)
+        return torch.randn(3).tolist()
+
+    first = drawn(0, 7, 1)
+    others = [drawn(1, 7, 1), drawn(0, 8, 1), drawn(0, 7, 0)]
+    assert drawn(0, 7, 1) == first and first not in others
+
+
+def test_a_run_goes_on_in_as_many_parts_as_it_began(
+    small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from condvae.training import trainer
+
+    config = with_training(small, checkpoint_seconds=0.0)
+    step, path = trainer.Trainer._train_step, tmp_path / "run"
+
+    def dying(self: trainer.Trainer, *arguments: object) -> dict[str, float]:
+        if self.step == 5:
+            raise RuntimeError("the end")
+        return step(self, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="the end"):
+        patched.setattr(trainer.Trainer, "_train_step", dying)
+        train(config, path, quiet=True)
+    with pytest.raises(UserError, match=r"begun with steps in 1 parts, not 2"):
+        train(with_training(config, micro_batches=2), path, resume=True, quiet=True)
+    with pytest.raises(UserError, match=r"2 images can't be taken in 3 parts"):
+        train(with_training(config, batch_size=2, micro_batches=3), tmp_path / "few", quiet=True)
+
+
+def two_processes(recipe: Path, out: Path, *more: str) -> list[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return [*launcher, "-m", "condvae", "train", str(recipe), "--out", str(out), *more]
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_that_one_takes_and_survive_being_killed(
+    small: Config, tmp_path: Path
+) -> None:
+    config = with_training(small, epochs=4.0, checkpoint_seconds=0.0, optimiser="muon")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(to_toml(config), "utf-8")
+    alone = train(with_training(config, micro_batches=2), tmp_path / "alone", quiet=True)
+
+    done = subprocess.run(two_processes(recipe, tmp_path / "two"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained: ") == 1, "of two processes, one speaks"
+    assert losses(tmp_path / "two") == pytest.approx(losses(alone), rel=1e-3)
+    one, two = weights(alone), weights(tmp_path / "two")
+    assert all(torch.allclose(one[name], two[name], atol=0.02) for name in one)
+
+    path = tmp_path / "killed"
+    process = subprocess.Popen(two_processes(recipe, path), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (path / CHECKPOINT).exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+        each.kill()
+    process.wait()
+    assert not (path / MODEL).exists(), "it finished before it was killed; make it longer"
+    command = two_processes(recipe, path, "--resume")
+    resumed = subprocess.run(command, capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert all(torch.equal(tensor, two[name]) for name, tensor in weights(path).items())
