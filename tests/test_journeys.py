@@ -66,7 +66,7 @@ def test_bayes_reads_most_digits(small_run: Path) -> None:
     ("options", "message"),
     [
         ({"images": "nowhere.png"}, "no such file"),
-        ({"to": ["3"]}, "give --images"),
+        ({"to": ["3"]}, "name a FILE or FOLDER"),
         ({"images": "OWN", "to": ["eleven"]}, "--to eleven: no such class"),
         ({"images": "OWN", "label": "10"}, "--label 10: no such class"),
         ({"images": "DAMAGED"}, "could not be read as an image"),

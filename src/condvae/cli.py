@@ -42,19 +42,19 @@ class Swap:
     """Draw test images with their correct and with wrong labels, and what the model makes of them."""
 
     run: Annotated[Positional[str], arg(metavar="RUN")]
-    """A run directory."""
+    """A run directory, or the name of a model that comes along."""
+    images: Annotated[Positional[str], arg(metavar="[IMAGES]")] = ""
+    """An image of your own, or a folder of them, to be drawn under other labels instead."""
     count: int = 25
     """Images in each of the two pictures."""
     data: Annotated[str, arg(metavar="SOURCE")] = ""
     """Other test images than the run's own."""
     data_root: DataRoot = ""
     """Where datasets are looked for before anything is downloaded (or set CONDVAE_DATA)."""
-    images: Annotated[str, arg(metavar="PATH")] = ""
-    """An image of your own, or a folder of them, to be drawn under other labels."""
     to: tuple[str, ...] = ()
-    """Classes, by name or number, that --images are drawn under; all by default."""
+    """Classes, by name or number, that your own images are drawn under; all by default."""
     label: str = ""
-    """The class that --images show; by default what the model takes each for."""
+    """The class that your own images show; by default what the model takes each for."""
     encode_with: str = "true"
     """true: the wrong label goes to the decoder alone; wrong: to the encoder as well."""
     all: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -74,7 +74,7 @@ class Evaluate:
     """Measure likelihood, latents and labels on the whole test set."""
 
     run: Annotated[Positional[str], arg(metavar="RUN")]
-    """A run directory."""
+    """A run directory, or the name of a model that comes along."""
     data: Annotated[str, arg(metavar="SOURCE")] = ""
     """Other test images than the run's own."""
     data_root: DataRoot = ""
@@ -108,7 +108,7 @@ class Sample:
     """Make up images by class."""
 
     run: Annotated[Positional[str], arg(metavar="RUN")]
-    """A run directory."""
+    """A run directory, or the name of a model that comes along."""
     labels: tuple[str, ...] = ()
     """Class numbers or names; all by default."""
     count: int = 10
@@ -130,7 +130,7 @@ class Interpolate:
     """Draw the way from one image to another, under several labels."""
 
     run: Annotated[Positional[str], arg(metavar="RUN")]
-    """A run directory."""
+    """A run directory, or the name of a model that comes along."""
     start: Annotated[Positional[str], arg(metavar="FROM")] = "0"
     """Number of a test image, or an image file."""
     end: Annotated[Positional[str], arg(metavar="TO")] = "1"
@@ -156,7 +156,7 @@ class Traverse:
     """Draw what single latents do to an image."""
 
     run: Annotated[Positional[str], arg(metavar="RUN")]
-    """A run directory."""
+    """A run directory, or the name of a model that comes along."""
     image: str = "0"
     """Number of a test image, or an image file."""
     latents: tuple[int, ...] = ()
@@ -231,7 +231,8 @@ class Explore:
     """Show a run as a page in the browser, on this machine alone."""
 
     run: Annotated[Positional[str], arg(metavar="RUN")] = ""
-    """A run directory; by default the one in runs/ that was trained last."""
+    """A run directory, or the name of a model that comes along; by default the run in runs/ that was
+    trained last, or else the model mnist."""
     data: Annotated[str, arg(metavar="SOURCE")] = ""
     """Other test images than the run's own."""
     data_root: DataRoot = ""
@@ -253,7 +254,7 @@ class Push:
     """Send a run to the Hugging Face Hub, from where hf://user/name loads it."""
 
     run: Annotated[Positional[str], arg(metavar="RUN")]
-    """A run directory."""
+    """A run directory, or the name of a model that comes along."""
     to: Annotated[Positional[str], arg(metavar="USER/NAME")]
     """The repository."""
     private: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -269,7 +270,7 @@ class Export:
     """Write a run as ONNX graphs, or as a page that runs in the browser."""
 
     run: Annotated[Positional[str], arg(metavar="RUN")]
-    """A run directory."""
+    """A run directory, or the name of a model that comes along."""
     format: str = "onnx"
     """onnx: encoder, decoder and sampler; web: a folder for any static server."""
     runtime: Annotated[str, arg(metavar="DIR")] = ""

@@ -34,6 +34,8 @@ FETCHED = ("model.safetensors", "config.toml", "evaluation.json", "README.md", "
 """What is fetched of a run on the Hub: nothing that could run code."""
 MODEL, CHECKPOINT, CONFIG = "model.safetensors", "checkpoint/state.safetensors", "config.toml"
 CARD = "README.md"
+BUNDLED = Path(__file__).parent / "bundled"
+"""Trained models that come with the package, a folder each."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Run:
 
     Arguments:
         path: the run directory.
+        results: where pictures and numbers go: the same, but for a model that came with the package or
+            from the Hub, whose results go to `results` and its name.
         config: the recipe as it was run.
         model: in evaluation mode, with EMA weights.
         class_names: names of labels 0 to K - 1.
@@ -49,6 +53,7 @@ class Run:
     """
 
     path: Path
+    results: Path
     config: Config
     model: ConditionalModel
     class_names: tuple[str, ...]
@@ -123,18 +128,22 @@ def _seconds(matrix: Tensor, device: torch.device) -> float:
 
 
 def load(path: str | Path, device: str = "auto") -> Run:
-    """Load a trained model from its run directory, or from the Hub.
+    """Load a trained model from its run directory, from the package, or from the Hub.
 
     Arguments:
-        path: a run directory, or `hf://user/name`, which is fetched into the cache unless it is there.
+        path: a run directory; the name of a model that comes with the package (`bundled()`); or
+            `hf://user/name`, which is fetched into the cache unless it is there.
 
     Raises:
         UserError: it is no run directory, its training has not finished, or a file is damaged; it can't
             be fetched.
     """
-    path = hub.fetched(str(path), "model", FETCHED) if hub.is_address(path) else Path(path)
+    path, results = _found(str(path))
     if not path.is_dir():
-        raise UserError(f"{path}: no such run directory; make one with: condvae train RECIPE")
+        raise UserError(
+            f"{path}: no such run directory; make one with: condvae train RECIPE; "
+            f"or use a model that comes along: {', '.join(bundled()) or 'there is none'}"
+        )
     if not (path / MODEL).exists():
         if (path / CHECKPOINT).exists() or (path / CONFIG).exists():
             raise UserError(
@@ -165,7 +174,21 @@ def load(path: str | Path, device: str = "auto") -> Run:
     except Exception as error:  # whatever a config that was tampered with leads to
         raise UserError(f"{path / MODEL}: its weights and its config do not fit together") from error
     model.eval().requires_grad_(False).to(where)
-    return Run(path, config, typing.cast(ConditionalModel, model), names, training, where)
+    return Run(path, results, config, typing.cast(ConditionalModel, model), names, training, where)
+
+
+def bundled() -> tuple[str, ...]:
+    """Names of the models that come with the package."""
+    return tuple(sorted(file.parent.name for file in BUNDLED.glob(f"*/{MODEL}")))
+
+
+def _found(name: str) -> tuple[Path, Path]:
+    """Where a model is, and where its results go. A directory comes before a model of that name."""
+    if hub.is_address(name):
+        return hub.fetched(name, "model", FETCHED), Path("results") / Path(name).name
+    if name in bundled() and not Path(name).is_dir():
+        return BUNDLED / name, Path("results") / name
+    return Path(name), Path(name)
 
 
 def _sizes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:

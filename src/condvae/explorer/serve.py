@@ -39,7 +39,8 @@ def explore(
     on this disk.
 
     Arguments:
-        run: a run directory; by default the one in `runs` that was trained last.
+        run: a run directory or the name of a model that comes along; by default the run in `runs` that
+            was trained last, or else the model `mnist`.
         data, data_root: other test images than the run's own, and where datasets are looked for.
         audit: a folder that `condvae audit` wrote.
         host: address to listen on. Any but 127.0.0.1 shows the page to other machines.
@@ -102,16 +103,7 @@ class Guard:
         await self.app(scope, receive, guarded)
 
 
-def latest(folder: Path) -> Path:
-    """The run in a folder that was trained last.
-
-    Raises:
-        UserError: there is none.
-    """
+def latest(folder: Path) -> str:
+    """The run in a folder that was trained last; where there is none, a model that comes along."""
     found = sorted(folder.glob(f"*/{MODEL}"), key=lambda file: file.stat().st_mtime)
-    if not found:
-        raise UserError(
-            "condvae explore: there is no trained run in runs/; name one, or make one with: "
-            "condvae train mnist-sample"
-        )
-    return found[-1].parent
+    return str(found[-1].parent) if found else "mnist"

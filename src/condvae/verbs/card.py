@@ -20,9 +20,10 @@ def card_of(run: Run, name: str = "") -> str:
     """The card of a finished run.
 
     Arguments:
-        name: `user/name`, if it is to be loaded from the Hub.
+        name: `user/name`, if it is to be loaded from the Hub; a name alone, if it comes along.
     """
     training, config = run.training, run.config
+    address = f"hf://{name}" if "/" in name else name or "this folder"
     lines = [
         f"# A conditional VAE trained on {cell(Path(config.data.source).name)}",
         "",
@@ -42,7 +43,7 @@ def card_of(run: Run, name: str = "") -> str:
         f"| versions | condvae {training['versions']['condvae']}, "
         f"torch {training['versions']['torch']} |",
         "",
-        f'Load it with `condvae.load("{f"hf://{name}" if name else "this folder"}").model`.',
+        f'Load it with `condvae.load("{address}").model`.',
         "",
         *_evaluation(run.path / "evaluation.json"),
         "## Limits",

@@ -166,13 +166,13 @@ def evaluate(
                 )
     result["chance"] = 1 / test.classes
     suffix = f"-{Path(test.name).stem}" if data else ""
-    target = Path(out) if out else loaded.path / f"evaluation{suffix}.json"
+    target = Path(out) if out else loaded.results / f"evaluation{suffix}.json"
     write_json(target, result)
     result["file"] = str(target)
     if proper:
-        picture = target.with_suffix(".png") if out else loaded.path / f"figures/bounds{suffix}.png"
+        picture = target.with_suffix(".png") if out else loaded.results / f"figures/bounds{suffix}.png"
         result["picture"] = str(write_picture(picture, bound_curve(result, loaded.path.name)))
-    if not out and not data:
+    if not out and not data and loaded.results == loaded.path:
         write_card(loaded.path)
     return result
 

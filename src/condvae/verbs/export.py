@@ -51,7 +51,7 @@ def export(
     if runtime and format != "web":
         raise UserError("--runtime is for --format web")
     loaded = run if isinstance(run, Run) else load(run, "cpu")
-    folder = Path(out) if out else loaded.path / format
+    folder = Path(out) if out else loaded.results / format
     if format == "onnx":
         written = write_graphs(loaded.model, folder)
     else:

@@ -84,7 +84,7 @@ def interpolate(
         "Between two images",
         f"a row a label: {', '.join(names)}; from the first image to the second",
     )
-    folder = Path(out) if out else loaded.path / "figures"
+    folder = Path(out) if out else loaded.results / "figures"
     files = {"interpolate.png": str(write_picture(folder / "interpolate.png", picture))}
     files |= _animated(folder, "interpolate", outputs.swapaxes(0, 1), animation)
     return {"files": files, "labels": names}
@@ -152,7 +152,7 @@ def traverse(
         f"under the label {loaded.class_names[label]}; a row a latent: {', '.join(map(str, chosen))}; "
         "its value in standard deviations of the prior above",
     )
-    folder = Path(out) if out else loaded.path / "figures"
+    folder = Path(out) if out else loaded.results / "figures"
     files = {"traverse.png": str(write_picture(folder / "traverse.png", picture))}
     files |= _animated(folder, "traverse", outputs.swapaxes(0, 1), animation)
     return {"files": files, "latents": chosen}

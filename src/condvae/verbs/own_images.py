@@ -44,9 +44,9 @@ def read_images(run: Run, path: str | Path) -> tuple[Images, list[str]]:
         files = [path]
     if not path.exists() or not files:
         what = "holds no image files" if path.exists() else "no such file or folder"
-        raise UserError(f"--images {path}: {what}; give an image, or a folder of images")
+        raise UserError(f"{path}: {what}; give an image, or a folder of images")
     if len(files) > MOST:
-        raise UserError(f"--images {path}: {len(files)} images; at most {MOST} are swapped at once")
+        raise UserError(f"{path}: {len(files)} images; at most {MOST} are swapped at once")
     channels, height, width = run.model.shape
     read = []
     for file in files:
@@ -81,7 +81,7 @@ def swap_own(
     folder: Path,
     seed: int,
 ) -> dict[str, Any]:
-    """Draw one's own images under given labels; what `condvae swap --images` does.
+    """Draw one's own images under given labels; what `condvae swap RUN IMAGES` does.
 
     Writes `own-images.png`, every output as an image of its own under `own-images/`, and
     `own-images.json`.

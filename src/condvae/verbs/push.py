@@ -50,7 +50,7 @@ def pack(run: Run, folder: Path, name: str, license: str | None = None) -> None:
     """Write what is sent of a run into a folder, laid out as the Hub and `condvae.load` expect it.
 
     Arguments:
-        name: `user/name`, which the evaluation and the card call it.
+        name: `user/name`, or its name in the package, which the evaluation and the card call it.
     """
     config = portable(run.config)
     weights, about = read_tensors(run.path / MODEL, "train again")

@@ -54,7 +54,7 @@ def sample(
     loaded = run if isinstance(run, Run) else load(run, device)
     names = loaded.class_names
     chosen = [class_number(loaded, each, "--labels") for each in labels or range(len(names))]
-    folder = Path(out) if out else loaded.path / "figures"
+    folder = Path(out) if out else loaded.results / "figures"
     picture, images = draw_samples(loaded, chosen, count, temperature, seed, guidance)
     arrays = write_arrays(
         folder / "samples.npz",

@@ -78,11 +78,13 @@ def swap(
     if all and not arrays:
         raise UserError("--all: give --arrays FILE.npz to say where the whole test set is to go")
     loaded = run if isinstance(run, Run) else load(run, device)
-    folder = Path(out) if out else loaded.path / "figures"
+    folder = Path(out) if out else loaded.results / "figures"
     if images:
         return swap_own(loaded, images, to, label, folder, seed)
     if to or label is not None:
-        raise UserError("--to and --label are for images of your own; give --images FILE or FOLDER")
+        raise UserError(
+            "--to and --label are for images of your own; name a FILE or FOLDER of them after RUN"
+        )
     return _swap_test(
         loaded, test_images(loaded, data, data_root), count, encode_with, all, arrays, folder, seed
     )
