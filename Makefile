@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast check licences docs clean
+.PHONY: help install demo test test-fast notebooks check licences docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -30,6 +30,9 @@ test: install ## run the tests (slow ones too); under 8 minutes on 2 cores
 
 test-fast: install ## run the tests that take a moment each
 	$(BIN)/python -m pytest -q -m 'not slow'
+
+notebooks: install ## run the notebooks on the packaged digits, for seconds each
+	$(BIN)/python -m pytest -q -m notebook
 
 check: install ## lint, format and type checks; licences, and known faults of packages
 	$(BIN)/ruff check src tests tools benchmarks

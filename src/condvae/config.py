@@ -112,6 +112,8 @@ class TrainingConfig:
     """Seed of everything random; a CPU run of a number of epochs repeats bit for bit."""
     checkpoint_seconds: float = 30.0
     """Seconds between checkpoints."""
+    trackers: tuple[str, ...] = ()
+    """Where numbers go besides metrics.jsonl and TensorBoard: wandb, mlflow and such, by accelerate."""
     validations: int = 10
     """How often, over the run, the validation images are scored."""
 

@@ -13,10 +13,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from accelerate import tracking
+from accelerate.utils import LoggerType
 
 from condvae import files
 from condvae.config import Config, load_recipe, to_toml
@@ -193,6 +196,49 @@ def test_too_many_such_steps_in_a_row_end_with_a_sentence_and_good_weights(
     config = replace(small, training=replace(small.training, objective="ruined"))
     with pytest.raises(UserError, match=r"diverged at step 12.*learning-rate"):
         train(config, tmp_path / "run", quiet=True)
+
+
+class Diary:
+    """Stands for a tracker of experiments."""
+
+    name = "wandb"
+    requires_logging_directory = False
+    main_process_only = True
+    lines: ClassVar[list[object]] = []
+
+    def __init__(self, project: str, **_: object) -> None:
+        self.lines.append(project)
+
+    def start(self) -> None:
+        pass
+
+    def store_init_configuration(self, values: dict[str, object]) -> None:
+        self.lines.append(values)
+
+    def log(self, values: dict[str, object], step: int, **_: object) -> None:
+        self.lines.append((step, values))
+
+    def finish(self) -> None:
+        self.lines.append("the end")
+
+
+def test_numbers_go_to_a_tracker_too(
+    small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(small, training=replace(small.training, trackers=("wandb",), epochs=0.2))
+    monkeypatch.setattr(tracking, "_available_trackers", [])
+    with pytest.raises(UserError, match="wandb: is not installed"):
+        train(config, tmp_path / "without", quiet=True)
+    monkeypatch.setattr(tracking, "_available_trackers", [LoggerType.WANDB])
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "wandb", Diary)
+    train(config, tmp_path / "run", quiet=True)
+    first, settings, *logged, last = Diary.lines
+    assert (first, last) == ("condvae", "the end")
+    assert isinstance(settings, dict) and settings["model.latents"] == "4"
+    assert any("validation_elbo" in values for _, values in logged)  # type: ignore[misc]
+    odd = replace(config, training=replace(config.training, trackers=("diary",)))
+    with pytest.raises(UserError, match="diary: unknown; use"):
+        train(odd, tmp_path / "odd", quiet=True)
 
 
 def test_clipping_bounds_the_step(small: Config, tmp_path: Path) -> None:

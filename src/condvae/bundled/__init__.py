@@ -1,1 +1,1 @@
-"""Trained models that come along, a folder each: `condvae.load("mnist")`. `tools/bundle.py` puts them here."""
+"""Trained models that come along, a folder each: `condvae.load("mnist")`; made by `tools/bundle.py`."""

@@ -9,11 +9,14 @@ import signal
 import time
 import types
 import typing
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
@@ -96,6 +99,8 @@ class Trainer:
         self.accelerator = Accelerator(
             cpu=device.type == "cpu",
             mixed_precision="bf16" if precision == "bf16" else "no",
+            log_with=check_trackers(settings.trackers) or None,
+            project_dir=out,
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
         self.precision = precision
@@ -145,6 +150,10 @@ class Trainer:
         if self.processes.main:
             write_text(out / CONFIG, configuration.to_toml(config))
         self.monitor = Monitor(out, self.step, quiet) if self.processes.main else Unheard(out)
+        if settings.trackers:
+            tables = {"model": asdict(config.model), "training": asdict(settings)}
+            flat = {f"{t}.{k}": str(v) for t, table in tables.items() for k, v in table.items()}
+            self.accelerator.init_trackers("condvae", flat | {"data.source": config.data.source})
 
     def _built(self) -> ModelAndObjective:
         config, data = self.config, self.train_data
@@ -204,6 +213,8 @@ class Trainer:
             return self._finish()
         finally:
             self.monitor.close()
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
 
     def _train_step(self, x: Tensor, y: Tensor, share: float) -> dict[str, float]:
         """One step of the optimiser, unless its gradient is beyond use; returns its numbers."""
@@ -292,18 +303,13 @@ class Trainer:
             self.pair.model.load_state_dict(live)
             self.pair.train()
         self.validation_elbo = total / images
-        self.monitor.log({"step": self.step, "validation_elbo": self.validation_elbo})
+        self._note({"validation_elbo": self.validation_elbo})
         return self.validation_elbo
 
     def _log(self, meter: _Meter, share: float) -> None:
         epoch = self.step / self.batches.steps_per_epoch
-        record = {
-            "step": self.step,
-            "epoch": epoch,
-            "seconds": self.seconds,
-            **self.processes.means(meter.means()),
-        }
-        self.monitor.log(record | {"skipped": self.skipped})
+        record = {"epoch": epoch, "seconds": self.seconds, **self.processes.means(meter.means())}
+        self._note(record | {"skipped": self.skipped})
         seen = f"  validation {self.validation_elbo:.2f}" if self.validation_elbo < 0 else ""
         self.monitor.line.show(
             share,
@@ -311,6 +317,10 @@ class Trainer:
             f"{record['images_per_second']:,.0f} images/s",
             self.seconds,
         )
+
+    def _note(self, numbers: dict[str, Any]) -> None:
+        self.monitor.log({"step": self.step, **numbers})
+        self.accelerator.log(numbers, step=self.step)
 
     # --------------------------------------------------------------------------------- keep, finish
 
@@ -461,6 +471,22 @@ def check_settings(settings: TrainingConfig) -> None:
         raise UserError(f"--training.ema must be within 0 to 0.25, not {settings.ema}")
     if settings.schedule not in ("cosine", "constant"):
         raise UserError(f"--training.schedule {settings.schedule}: use cosine or constant")
+
+
+def check_trackers(names: Sequence[str]) -> list[str]:
+    """Names of accelerate's trackers of experiments, each of them installed.
+
+    Raises:
+        UserError: one is unknown, or its package is missing.
+    """
+    known = sorted(set(LOGGER_TYPE_TO_CLASS) - {"tensorboard"})
+    there = {str(name) for name in get_available_trackers()}
+    for name in names:
+        if name not in known:
+            raise UserError(f"--training.trackers {name}: unknown; use {', '.join(known)}")
+        if name not in there:
+            raise UserError(f"--training.trackers {name}: is not installed (pip install {name})")
+    return list(names)
 
 
 def describe_device(device: torch.device) -> str:
