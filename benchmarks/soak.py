@@ -2,10 +2,10 @@
 
     python benchmarks/soak.py
 
-A step's cost doesn't depend on how many came before, so a million steps of a tiny model say as much about
-leaks as a day of a large one. Memory, open files and threads are noted as it goes, and a line is added to
-the log. The exit code is 1 where memory at the end is 5% and 20 MiB above what it was after a tenth of the
-steps, or where there are more open files.
+A step's cost doesn't depend on how many came before, so a million steps of a tiny model say as much
+about leaks as a day of a large one. Memory, open files and threads are noted as it goes, and a line is
+added to the log. The exit code is 1 where memory at the end is 5% and 20 MiB above what it was after a
+tenth of the steps, or where there are more open files.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
     python benchmarks/visitors.py runs/mnist-sample --visitors 32 --seconds 300
 
 Every visitor asks for a test image under all labels, waits for the answer, looks at it for a while and
-asks for the next. Waiting times are of the questions that were answered; who comes while the queue is full is
-told to try again, and is counted apart. The exit code is 1 where a question ended otherwise, or memory grew.
+asks for the next. Waiting times are of the questions that were answered; who comes while the queue is
+full is told to try again, and is counted apart. The exit code is 1 where a question ended otherwise, or
+memory grew.
 """
 
 from __future__ import annotations
