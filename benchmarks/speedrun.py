@@ -8,8 +8,8 @@ where all 10,000 test images, scored after the clock has stopped, are at the tar
 holds where every seed counts. To enter, make `ENTRIES` name a recipe or a length that is faster.
 
 Targets in nats are the importance-weighted bound of -log p(x), S = 100, dynamically binarised, one draw
-an image. `notebook` is the final test loss of the notebook that condvae began with, 139.26: cross-entropy
-on grey values plus KL, which is no likelihood.
+an image. `notebook` is the final test loss of the notebook that condvae began with, 139.26: the
+cross-entropy on grey values plus KL, which is no likelihood.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from condvae.run import CHECKPOINT, CONFIG, MODEL, load
 from condvae.training.trainer import Interrupted, Trainer
 from condvae.verbs.train import train
 
-KILLS = int(os.environ.get("CONDVAE_TEST_KILLS", "200"))
+KILLS = int(os.environ.get("CONDVAE_TEST_KILLS", "20"))
 """Random moments that the slow test kills a training at."""
 unix = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL, fork and mount are Unix's")
 
