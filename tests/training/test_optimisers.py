@@ -96,9 +96,11 @@ def test_a_checkpoint_goes_on_as_if_nothing_had_happened(name: str, tmp_path: Pa
             WeightAverage(module, 0.1),
         )
 
+    x = torch.randn(4, 16, 3, 3)
+
     def step(module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         optimiser.zero_grad()
-        module(torch.randn(4, 16, 3, 3)).square().sum().backward()
+        module(x).square().sum().backward()
         optimiser.step()
 
     module, optimiser, average = parts()

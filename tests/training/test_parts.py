@@ -65,9 +65,11 @@ def test_a_checkpoint_puts_everything_back(tmp_path: Path) -> None:
         model = torch.nn.Linear(3, 2)
         return model, torch.optim.AdamW(model.parameters(), lr=0.1), WeightAverage(model, 0.1)
 
+    x = torch.randn(4, 3)
+
     def step(model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
         optimiser.zero_grad()
-        model(torch.randn(4, 3)).square().sum().backward()
+        model(x).square().sum().backward()
         optimiser.step()
 
     model, optimiser, average = parts()

@@ -163,7 +163,10 @@ def test_a_link_in_a_zip_is_no_image(class_folder: Maker, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_damage_in_any_kind_of_compression_is_named(method: int, class_folder: Maker) -> None:
+def test_damage_in_any_kind_of_compression_is_named(
+    method: int, class_folder: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONDVAE_CACHE", str(tmp_path / "cache"))  # where nothing was decoded before
     folder = class_folder()
     path = folder.with_suffix(".zip")
     with zipfile.ZipFile(path, "w", method) as archive:

@@ -29,7 +29,7 @@ from condvae.errors import UserError
 from condvae.models.conditioning import LabelEmbedding, Modulation, Shift
 from condvae.models.label_inference import LabelInference
 from condvae.models.networks import ResidualBlock, ResidualBlocks, activation_named
-from condvae.models.protocol import Elbo, Images, Labels, Latents, Temperature, for_each_group
+from condvae.models.protocol import Elbo, Images, Labels, Latents, Temperature, for_each_group, grouped
 from condvae.probability.divergences import kl_to_standard_normal
 from condvae.probability.likelihoods import LIKELIHOODS, ImageDistribution
 from condvae.probability.posteriors import normal_log_prob

@@ -26,8 +26,9 @@ Latents = tuple[Tensor, ...]
 
 
 def flat(latents: Latents) -> Float[Tensor, "batch z"]:
-    """All groups of latents beside each other, in float32."""
-    return torch.cat([group.flatten(1) for group in latents], dim=1).float()
+    """All groups of latents beside each other, in float32 at least."""
+    row = torch.cat([group.flatten(1) for group in latents], dim=1)
+    return row if row.dtype == torch.float64 else row.float()
 
 
 def grouped(row: Float[Tensor, "batch z"], shapes: Sequence[tuple[int, ...]]) -> Latents:

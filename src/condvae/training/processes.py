@@ -33,8 +33,10 @@ class Processes:
 
     def __init__(self, device: str) -> None:
         chosen = choose_device(device)
-        AcceleratorState._reset_state(reset_partial_state=True)  # a process may train more than once
         self.state = PartialState(cpu=chosen.type == "cpu")
+        if self.state.device.type != chosen.type:  # a process may train more than once
+            AcceleratorState._reset_state(reset_partial_state=True)
+            self.state = PartialState(cpu=chosen.type == "cpu")
         self.number, self.index = self.state.num_processes, self.state.process_index
         self.main = self.index == 0
         self.device = chosen if self.number == 1 else self.state.device
@@ -73,6 +75,7 @@ class Processes:
         if self.number > 1:
             self.state.wait_for_everyone()
             self.state.destroy_process_group()
+            AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def seed_draws(seed: int, step: int, part: int) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
@@ -96,6 +97,7 @@ class Trainer:
             if checkpoint
             else self.processes.agreed(choose_precision(settings.precision, device))
         )
+        AcceleratorState._reset_state()  # a process may train more than once, in other precisions
         self.accelerator = Accelerator(
             cpu=device.type == "cpu",
             mixed_precision="bf16" if precision == "bf16" else "no",
