@@ -20,7 +20,7 @@ def test_a_notebook_is_kept_with_what_it_gave(notebook: Path) -> None:
     assert not any(output["output_type"] == "error" for output in outputs)
 
 
-@pytest.mark.notebook
+@pytest.mark.long
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbformat = pytest.importorskip("nbformat")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import condvae
 from condvae import cli
 from condvae.config import load_recipe
 
@@ -103,6 +104,7 @@ assert model.elbo(x, torch.arange(4) % 3).value.isfinite().all()
 @pytest.mark.slow
 def test_the_guides_python_runs_as_written(small_run: Path, tmp_path: Path) -> None:
     shutil.copytree(small_run, tmp_path / "runs" / "mnist-sample")
+    condvae.evaluate(tmp_path / "runs" / "mnist-sample", samples=1, labels=False, quiet=True)
     for document in DOCS:
         for block in code("python", document):
             done = subprocess.run(
@@ -111,7 +113,7 @@ def test_the_guides_python_runs_as_written(small_run: Path, tmp_path: Path) -> N
             assert done.returncode == 0, f"{document.name}: {done.stderr}"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_quick_start_runs_as_written(tmp_path: Path) -> None:
     """In an empty folder, in order: train (a minute and a half), swap, evaluate, sample, and Python."""
     short = [words for words in commands() if any("mnist-sample" in word for word in words)]

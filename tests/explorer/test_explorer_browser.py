@@ -149,5 +149,6 @@ def test_it_fits_a_phone(browser: Any, address: str, scheme: str) -> None:
     visit.page.get_by_role("button", name="Show it under every label").click()
     visit.shown(11)
     assert visit.page.evaluate("document.documentElement.scrollWidth") <= 391
+    assert visit.page.locator(f"{FIGURES}:visible").last.bounding_box()["width"] > 100
     visit.picture(f"phone-{scheme}")
     visit.page.close()

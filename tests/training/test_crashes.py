@@ -124,7 +124,7 @@ HANDFUL = ("the cache", "a line of metrics", "the model, half")
 
 @unix
 @pytest.mark.parametrize(
-    "names", [HANDFUL, pytest.param(tuple(CHOSEN), marks=pytest.mark.slow)], ids=len
+    "names", [HANDFUL, pytest.param(tuple(CHOSEN), marks=pytest.mark.long)], ids=len
 )
 def test_a_training_killed_where_it_writes_goes_on_to_the_same_result(
     names: tuple[str, ...], recipe: Path
@@ -148,7 +148,7 @@ def test_a_training_killed_where_it_writes_goes_on_to_the_same_result(
 
 
 @unix
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_killed_at_random_moments_goes_on_to_the_same_result(recipe: Path) -> None:
     told = lived(recipe, kills=KILLS, seed=1)
     runs = recipe.parent / "runs"

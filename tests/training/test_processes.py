@@ -117,7 +117,7 @@ def two_processes(recipe: Path, out: Path, *more: str) -> list[str]:
     return [*launcher, "-m", "condvae", "train", str(recipe), "--out", str(out), *more]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_take_the_steps_that_one_takes_and_survive_being_killed(
     small: Config, tmp_path: Path
 ) -> None:

@@ -20,10 +20,10 @@ CSS = """
 .cards figure.own {border-color: var(--color-accent)}
 .cards img {width: 100%; aspect-ratio: 1; object-fit: contain; image-rendering: pixelated}
 .cards figcaption {font-size: .85rem; line-height: 1.3; overflow-wrap: anywhere}
-.cards small {display: block; color: var(--body-text-color-subdued)}
+.cards small {display: block; opacity: .75}
 .wide img {max-width: 100%; height: auto}
-.numbers {border-collapse: collapse; width: 100%}
-.numbers td, .numbers th {text-align: left; padding: .3rem .6rem; vertical-align: top;
+.numbers {border-collapse: collapse; width: 100%; border: 0; margin-top: 1rem}
+.numbers td, .numbers th {text-align: left; border: 0; padding: .3rem .6rem; vertical-align: top;
   border-bottom: 1px solid var(--border-color-primary); overflow-wrap: anywhere}
 """
 

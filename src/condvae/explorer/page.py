@@ -127,7 +127,8 @@ def _wrong_label(gr: Any, subject: Subject) -> None:
             shows = gr.Dropdown(
                 [UNSAID, *names], value=UNSAID, label="What an upload or a drawing shows"
             )
-        result = gr.HTML(label="Under every label")
+        with gr.Column(min_width=300):  # a column, so that it goes below the controls on a phone
+            result = gr.HTML(label="Under every label")
 
     def picked(index: float | None) -> str:
         image, label = answers.numbered(subject, int(index or 0))
