@@ -330,7 +330,8 @@ def test_real_bombs_in_a_gibibyte(tmp_path: Path) -> None:
         print("refused:", error)
     images = load(str(folder / "pictures"), split="all", image_size=8, skip_unreadable=True)
     assert (len(images), images.skipped) == (2, 2)
-    status = Path("/proc/self/status").read_text()  # ru_maxrss would count the process that began this one
+    # ru_maxrss would count the process that began this one.
+    status = Path("/proc/self/status").read_text()
     print("peak", status.split("VmHWM:")[1].split()[0])
     """
     done = subprocess.run(
