@@ -1,7 +1,8 @@
 """Prints the log of records as a Markdown table: `python benchmarks/table.py`.
 
 Seeds of one recipe with equally many importance samples share a row: the mean over seeds, and in
-brackets the least and the largest.
+brackets the least and the largest. A seed that was run again, by a later version of the recipe, counts as
+it was the last time.
 """
 
 from __future__ import annotations
@@ -42,11 +43,12 @@ def row(lines: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Print the table."""
-    lines = [json.loads(line) for line in LOG.read_text("utf-8").splitlines()]
+    every = [json.loads(line) for line in LOG.read_text("utf-8").splitlines()]
+    lines = {(line["source"], line["recipe"], line["seed"], line["samples"]): line for line in every}
     key = lambda line: (line["source"], line["training_seconds"] // 30, line["recipe"], -line["samples"])  # noqa: E731
     print("| recipe | minutes | epochs | parameters | -ELBO | -log p(x) | S | bits/dim | seeds |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for _, group in groupby(sorted(lines, key=key), key=key):
+    for _, group in groupby(sorted(lines.values(), key=key), key=key):
         print(row(list(group)))
 
 
