@@ -1,8 +1,8 @@
 """Prints the log of records as a Markdown table: `python benchmarks/table.py`.
 
 Seeds of one recipe with equally many importance samples share a row: the mean over seeds, and in
-brackets the least and the largest. A seed that was run again, by a later version of the recipe, counts as
-it was the last time.
+brackets the least and the largest. A seed that was run again, by a later version of the recipe, counts
+as it was the last time.
 """
 
 from __future__ import annotations
