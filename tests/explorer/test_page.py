@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import pytest
 
 from condvae import cli
 from condvae.errors import UserError
-from condvae.explorer.answers import Subject
-from condvae.explorer.serve import POLICY, explore, latest
+from condvae.explorer.answers import MOST_BYTES, Subject
+from condvae.explorer.serve import POLICY, UPLOADS, explore, latest
 
 
 def test_without_gradio_it_says_what_to_install(
@@ -48,6 +49,40 @@ def test_the_page_is_served_with_its_guard(small_run: Path) -> None:
         assert answer.headers["content-security-policy"] == POLICY
         text = answer.read().decode()
     assert "condvae: small" in text
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_strangers_are_refused(small_run: Path) -> None:
+    pytest.importorskip("gradio", reason="the explorer's page needs gradio")
+    address = explore(small_run, port=0, wait=False, device="cpu")
+
+    def status(path: str, content: bytes | None = None, **headers: str) -> int:
+        asked = urllib.request.Request(address + path, content, headers)
+        try:
+            with urllib.request.urlopen(asked, timeout=30) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert status("") == 200
+    assert status("", Host="stranger.example") == 403, "a name that was made to mean this machine"
+    join = "gradio_api/queue/join"
+    assert status(join, b"{}", Origin="http://stranger.example") == 403
+    assert status(join, b"{}", Origin="null") == 403
+    assert status(join, b"{}", Origin=address.rstrip("/")) not in (200, 403), "refused for what it says"
+    for path in ("/etc/passwd", str(small_run / "model.safetensors"), "../../../../etc/passwd"):
+        assert status(f"gradio_api/file={path}") in (403, 404)
+
+    def upload(size: int) -> int:
+        head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+        body = head + bytes(size) + b"\r\n--x--\r\n"
+        kind = {"Content-Type": "multipart/form-data; boundary=x"}
+        return status("gradio_api/upload", body, **kind)
+
+    assert upload(10) == 200
+    assert upload(MOST_BYTES + 1) == 413
+    assert 429 in [upload(10) for _ in range(UPLOADS)]
 
 
 @pytest.mark.filterwarnings("ignore")

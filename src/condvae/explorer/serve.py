@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from condvae.errors import UserError
 from condvae.explorer import markup
@@ -17,6 +20,11 @@ POLICY = (
     "frame-ancestors 'self'"
 )
 """What a browser may fetch for the page: nothing from any other host."""
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+"""Names that this machine has for itself."""
+UPLOADS, PER_SECONDS = 20, 10.0
+"""How many files may be uploaded in how long."""
 
 Message = MutableMapping[str, Any]
 
@@ -71,7 +79,7 @@ def explore(
             max_file_size=MOST_BYTES,
             theme=gr.themes.Default(**plain),
             css=markup.CSS,
-            app_kwargs={"middleware": [Middleware(Guard)]},
+            app_kwargs={"middleware": [Middleware(Guard, local=host in LOCAL)]},
             footer_links=["settings"],
             ssr_mode=False,
         )
@@ -84,10 +92,20 @@ def explore(
 
 
 class Guard:
-    """Says with every answer that the page may fetch nothing from other hosts."""
+    """What stands before the page: it refuses what a stranger's page would have a browser send.
 
-    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
-        self.app = app
+    A page from elsewhere can post to this machine, and can make a name of its own mean this machine (DNS
+    rebinding). So what changes anything must come from the page itself, and while only this machine is
+    served, it must be asked for by a local name. Uploads are counted. Every answer says that the page may
+    fetch nothing from other hosts.
+
+    Arguments:
+        local: only this machine is served.
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]], local: bool) -> None:
+        self.app, self.local = app, local
+        self.uploads: deque[float] = deque(maxlen=UPLOADS)
 
     async def __call__(
         self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[..., Any]
@@ -100,7 +118,29 @@ class Guard:
                 message = {**message, "headers": headers}
             await send(message)
 
-        await self.app(scope, receive, guarded)
+        refusal = self.refusal(scope) if scope["type"] == "http" else None
+        if refusal is None:
+            await self.app(scope, receive, guarded)
+            return
+        status, words = refusal
+        headers = [(b"content-type", b"text/plain; charset=utf-8")]
+        await guarded({"type": "http.response.start", "status": status, "headers": headers})
+        await guarded({"type": "http.response.body", "body": words.encode()})
+
+    def refusal(self, scope: Message) -> tuple[int, str] | None:
+        """Status and words for what is refused."""
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if self.local and urlsplit(f"//{host}").hostname not in LOCAL:
+            return 403, f"this page is for this machine alone, and not for {host}"
+        if scope["method"] not in ("GET", "HEAD") and origin and urlsplit(origin).netloc != host:
+            return 403, f"this page takes nothing from {origin}"
+        if scope["method"] == "POST" and scope["path"].endswith("/upload"):
+            now = time.monotonic()
+            if len(self.uploads) == UPLOADS and now - self.uploads[0] < PER_SECONDS:
+                return 429, f"more than {UPLOADS} uploads in {PER_SECONDS:g} seconds; try again later"
+            self.uploads.append(now)
+        return None
 
 
 def latest(folder: Path) -> str:
