@@ -96,8 +96,8 @@ class Guard:
 
     A page from elsewhere can post to this machine, and can make a name of its own mean this machine (DNS
     rebinding). So what changes anything must come from the page itself, and while only this machine is
-    served, it must be asked for by a local name. Uploads are counted. Every answer says that the page may
-    fetch nothing from other hosts.
+    served, it must be asked for by a local name. Uploads are counted. Every answer says that the page
+    may fetch nothing from other hosts.
 
     Arguments:
         local: only this machine is served.
