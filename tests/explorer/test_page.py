@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,28 @@ import pytest
 from condvae import cli
 from condvae.errors import UserError
 from condvae.explorer.answers import MOST_BYTES, Subject
-from condvae.explorer.serve import POLICY, UPLOADS, explore, latest
+from condvae.explorer.serve import POLICY, UPLOADS, latest
+
+
+@pytest.fixture
+def served(small_run: Path) -> Iterator[str]:
+    """The address of an explorer in a process of its own."""
+    pytest.importorskip("gradio", reason="the explorer's page needs gradio")
+    command = [
+        sys.executable,
+        "-m",
+        "condvae",
+        "explore",
+        str(small_run),
+        "--port",
+        "0",
+        "--device",
+        "cpu",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().split(" is shown at ")[1].split()[0]
+        process.terminate()
 
 
 def test_without_gradio_it_says_what_to_install(
@@ -41,11 +65,9 @@ def test_the_policy_names_no_other_host() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_the_page_is_served_with_its_guard(small_run: Path) -> None:
-    pytest.importorskip("gradio", reason="the explorer's page needs gradio")
-    address = explore(small_run, port=0, wait=False, device="cpu")
-    assert address.startswith("http://127.0.0.1:")
-    with urllib.request.urlopen(address, timeout=30) as answer:
+def test_the_page_is_served_with_its_guard(served: str) -> None:
+    assert served.startswith("http://127.0.0.1:")
+    with urllib.request.urlopen(served, timeout=30) as answer:
         assert answer.headers["content-security-policy"] == POLICY
         text = answer.read().decode()
     assert "condvae: small" in text
@@ -53,12 +75,9 @@ def test_the_page_is_served_with_its_guard(small_run: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_strangers_are_refused(small_run: Path) -> None:
-    pytest.importorskip("gradio", reason="the explorer's page needs gradio")
-    address = explore(small_run, port=0, wait=False, device="cpu")
-
+def test_strangers_are_refused(served: str, small_run: Path) -> None:
     def status(path: str, content: bytes | None = None, **headers: str) -> int:
-        asked = urllib.request.Request(address + path, content, headers)
+        asked = urllib.request.Request(served + path, content, headers)
         try:
             with urllib.request.urlopen(asked, timeout=30) as answer:
                 return int(answer.status)
@@ -70,7 +89,7 @@ def test_strangers_are_refused(small_run: Path) -> None:
     join = "gradio_api/queue/join"
     assert status(join, b"{}", Origin="http://stranger.example") == 403
     assert status(join, b"{}", Origin="null") == 403
-    assert status(join, b"{}", Origin=address.rstrip("/")) not in (200, 403), "refused for what it says"
+    assert status(join, b"{}", Origin=served.rstrip("/")) not in (200, 403), "refused for what it says"
     for path in ("/etc/passwd", str(small_run / "model.safetensors"), "../../../../etc/passwd"):
         assert status(f"gradio_api/file={path}") in (403, 404)
 
@@ -94,3 +113,5 @@ def test_every_tab_is_there_and_analytics_are_off(subject: Subject) -> None:
     assert page.analytics_enabled is False
     labels = {part["props"].get("label") for part in page.get_config_file()["components"]}
     assert labels >= {"Wrong label", "Latent space", "Between", "Samples", "Numbers", "Audit"}
+    del page
+    gc.collect()  # Gradio leaves an event loop open, of which nobody needs to hear after the test
