@@ -35,6 +35,8 @@ class Visitors:
 
     run: tyro.conf.Positional[str]
     """The run that is shown."""
+    data_root: str = ""
+    """Where the run's test images are looked for."""
     visitors: int = 32
     """How many at once."""
     seconds: float = 300.0
@@ -79,7 +81,8 @@ class Tally:
 def served(wanted: Visitors) -> tuple[subprocess.Popen[str], str]:
     """An explorer in a process of its own, once it answers."""
     command = [sys.executable, "-m", "condvae", "explore", wanted.run, "--port", str(wanted.port)]
-    process = subprocess.Popen([*command, "--device", "cpu"], stdout=subprocess.PIPE, text=True)
+    command += ["--device", "cpu", *(["--data-root", wanted.data_root] if wanted.data_root else [])]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
@@ -106,6 +109,8 @@ def load(wanted: Visitors) -> dict[str, Any]:
         server.terminate()
         server.wait()
     early, late = float(np.median(held[1:6])), float(np.median(held[-5:]))
+    if not tally.waited:
+        sys.exit(f"nobody was answered: {tally.failed[:1]}")
     waits = np.array(tally.waited)
     return {
         "visitors": wanted.visitors,
