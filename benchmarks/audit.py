@@ -12,7 +12,6 @@ a log. The classifier alone, out of fold, is trained once more with all of the a
 from __future__ import annotations
 
 import datetime
-import json
 import platform
 import shlex
 import sys
@@ -23,6 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import logbook
 import numpy as np
 import torch
 import tyro
@@ -303,9 +303,7 @@ def benchmark(wanted: Benchmark) -> dict[str, Any]:
         },
         "command": f"python benchmarks/audit.py {shlex.join(sys.argv[1:])}",
     }
-    wanted.log.parent.mkdir(parents=True, exist_ok=True)
-    with wanted.log.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    logbook.add(line, wanted.log)
     return line
 
 

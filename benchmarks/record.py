@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import logbook
 import tyro
 
 import condvae
@@ -121,9 +122,7 @@ def record(wanted: Record) -> dict[str, Any]:
         "commit": at,
         "command": f"python benchmarks/record.py {shlex.join(sys.argv[1:])}",
     }
-    wanted.log.parent.mkdir(parents=True, exist_ok=True)
-    with wanted.log.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    logbook.add(line, wanted.log)
     return line
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import logbook
 import psutil
 import torch
 import tyro
@@ -102,8 +103,6 @@ def soak(wanted: Soak) -> dict[str, Any]:
 if __name__ == "__main__":
     wanted = tyro.cli(Soak, description=__doc__)
     line = soak(wanted)
-    wanted.log.parent.mkdir(exist_ok=True)
-    with wanted.log.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    logbook.add(line, wanted.log)
     print(json.dumps({key: value for key, value in line.items() if key != "held"}, indent=2))
     sys.exit(not line["steady"])

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import logbook
 import torch
 import tyro
 
@@ -147,7 +148,5 @@ def speedrun(wanted: Speedrun) -> dict[str, Any]:
 if __name__ == "__main__":
     asked = tyro.cli(Speedrun, description=__doc__)
     line = speedrun(asked)
-    asked.log.parent.mkdir(exist_ok=True)
-    with asked.log.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    logbook.add(line, asked.log)
     print(json.dumps({key: value for key, value in line.items() if key != "tries"}, indent=2))

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import logbook
 import numpy as np
 import psutil
 import tyro
@@ -133,8 +134,6 @@ def load(wanted: Visitors) -> dict[str, Any]:
 if __name__ == "__main__":
     wanted = tyro.cli(Visitors, description=__doc__)
     line = load(wanted)
-    wanted.log.parent.mkdir(exist_ok=True)
-    with wanted.log.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    logbook.add(line, wanted.log)
     print(json.dumps(line, indent=2))
     sys.exit(bool(line["failures"]) or not line["steady"])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,3 +84,19 @@ def class_folder(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return make
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, steered by playwright; skips where either is missing."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
+    named = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
+    with playwright.sync_playwright() as started:
+        try:
+            launched = started.chromium.launch(executable_path=named, args=["--no-sandbox"])
+        except playwright.Error:
+            pytest.skip("no Chromium that playwright can start")
+        yield launched
+        launched.close()

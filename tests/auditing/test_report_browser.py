@@ -3,29 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from test_report import DECISIONS, cards, page
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    named = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
-    with playwright.sync_playwright() as started:
-        try:
-            launched = started.chromium.launch(executable_path=named)
-        except playwright.Error:
-            pytest.skip("no Chromium that playwright can start")
-        yield launched
-        launched.close()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ Pictures of the page are kept in the folder that CONDVAE_SCREENSHOTS names, if i
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,21 +17,11 @@ from PIL import Image
 
 pytest.importorskip("gradio", reason="the explorer's page needs gradio")
 sync_api = pytest.importorskip("playwright.sync_api", reason="the browser is steered by playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here"),
 ]
 FIGURES = ".cards figure"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from test_pairs import SMALL as SMALL_PARTS
 from torch import nn
 
 from condvae.config import ModelConfig
@@ -21,12 +22,7 @@ SINGLE, HALF = 2e-6, 2e-2
 """Shares of the bound's size (at least 100 nats) by which float32 may differ from float64, and bf16 from
 float32."""
 LADDER = "ladder(groups=[1, 2, 1], channels=[4, 2, 1], widths=[16, 8, 8], blocks=[0, 1, 1])"
-SMALL = {
-    "vamp": "vamp(components=2)",
-    "mixture": "mixture(components=3)",
-    "autoregressive-flow": "autoregressive-flow(steps=2, hidden=8)",
-    "coupling-flow": "coupling-flow(steps=2, hidden=8)",
-    "inverse-autoregressive-flow": "inverse-autoregressive-flow(steps=2, hidden=8, context=4)",
+SMALL = SMALL_PARTS | {
     "mlp": "mlp(widths=[16])",
     "conv": "conv(width=8, patch=4, hidden=16)",
     "resnet": "resnet(width=4, blocks=1)",

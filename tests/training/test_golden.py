@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ruin import ruined
 
 from condvae.config import Config, ModelConfig
 from condvae.errors import UserError
 from condvae.files import read_tensors
-from condvae.objectives import OBJECTIVES, Loss, NegativeElbo
 from condvae.probability.binary import Bernoulli
 from condvae.run import CHECKPOINT, MODEL, load
 from condvae.training import trainer as training
@@ -77,25 +77,9 @@ def test_the_doctor_knows_its_result(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------ steps beyond use
 
 
-class Ruined(NegativeElbo):
-    """Gives losses beyond use at some steps: the true one times a factor."""
-
-    factors: dict[int, float]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.step = 0
-
-    def forward(self, *arguments: object) -> Loss:  # type: ignore[override]
-        loss = super().forward(*arguments)  # type: ignore[arg-type]
-        self.step += 1
-        return Loss(loss.value * self.factors.get(self.step, 1.0), loss.metrics)
-
-
-def ruined(small: Config, factors: dict[int, float], monkeypatch: pytest.MonkeyPatch) -> Config:
-    monkeypatch.setitem(OBJECTIVES.parts, "ruined", Ruined)
-    monkeypatch.setattr(Ruined, "factors", factors, raising=False)
-    return replace(small, training=replace(small.training, objective="ruined", epochs=2.0))
+def twice(small: Config) -> Config:
+    """The small recipe for two epochs."""
+    return replace(small, training=replace(small.training, epochs=2.0))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -105,7 +89,7 @@ def test_ruin_at_random_is_skipped_and_counted(
     chance = random.Random(seed)
     kinds = (float("nan"), float("inf"), -float("inf"), 1e6, -1e9, 1e30)
     factors = {step: chance.choice(kinds) for step in range(4, 60) if chance.random() < 0.3}
-    config = ruined(small, factors, monkeypatch)
+    config = ruined(twice(small), factors, monkeypatch)
     run = load(train(config, tmp_path / "run", quiet=True), "cpu")
     assert run.training["skipped_steps"] == sum(step <= run.training["steps"] for step in factors)
     assert all(torch.isfinite(t).all() for t in read_tensors(run.path / MODEL, "")[0].values())
@@ -135,7 +119,7 @@ def test_ruin_leaves_no_trace_in_statistics_of_batches(
 def test_a_training_that_diverges_keeps_its_last_good_weights(
     small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = ruined(small, {step: float("nan") for step in range(8, 1000)}, monkeypatch)
+    config = ruined(twice(small), {step: float("nan") for step in range(8, 1000)}, monkeypatch)
     monkeypatch.setattr(training, "SKIPS_IN_A_ROW", 6)
     with pytest.raises(UserError, match=r"diverged at step 13.*weights of step 7, the last good one"):
         train(config, tmp_path / "run", quiet=True)

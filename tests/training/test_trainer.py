@@ -20,12 +20,12 @@ import pytest
 import torch
 from accelerate import tracking
 from accelerate.utils import LoggerType
+from ruin import ruined
 
 from condvae import files
 from condvae.config import Config, load_recipe, to_toml
 from condvae.errors import UserError
 from condvae.files import read_tensors
-from condvae.objectives import OBJECTIVES, Loss, NegativeElbo
 from condvae.run import CHECKPOINT, MODEL, load
 from condvae.training import trainer as training
 from condvae.training.checkpoint import read_checkpoint
@@ -158,30 +158,11 @@ def test_a_run_is_not_resumed_on_other_images(
 # ------------------------------------------------------------------------------- steps, and their faults
 
 
-class Ruined(NegativeElbo):
-    """Gives a loss of NaN, or a huge one, at some steps."""
-
-    bad: frozenset[int] = frozenset()
-    factor = float("nan")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.step = 0
-
-    def forward(self, *arguments: object) -> Loss:  # type: ignore[override]
-        loss = super().forward(*arguments)  # type: ignore[arg-type]
-        self.step += 1
-        return Loss(loss.value * (self.factor if self.step in self.bad else 1.0), loss.metrics)
-
-
 @pytest.mark.parametrize("factor", [float("nan"), float("inf"), 1e6])
 def test_steps_beyond_use_are_skipped_and_counted(
     factor: float, small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(OBJECTIVES.parts, "ruined", Ruined)
-    monkeypatch.setattr(Ruined, "bad", frozenset({5, 6, 20}))
-    monkeypatch.setattr(Ruined, "factor", factor)
-    config = replace(small, training=replace(small.training, objective="ruined"))
+    config = ruined(small, dict.fromkeys((5, 6, 20), factor), monkeypatch)
     run = load(train(config, tmp_path / "run", quiet=True), "cpu")
     assert run.training["skipped_steps"] == 3
     assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "run").values())
@@ -190,10 +171,8 @@ def test_steps_beyond_use_are_skipped_and_counted(
 def test_too_many_such_steps_in_a_row_end_with_a_sentence_and_good_weights(
     small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(OBJECTIVES.parts, "ruined", Ruined)
-    monkeypatch.setattr(Ruined, "bad", frozenset(range(5, 1000)))
     monkeypatch.setattr(training, "SKIPS_IN_A_ROW", 8)
-    config = replace(small, training=replace(small.training, objective="ruined"))
+    config = ruined(small, dict.fromkeys(range(5, 1000), float("nan")), monkeypatch)
     with pytest.raises(UserError, match=r"diverged at step 12.*learning-rate"):
         train(config, tmp_path / "run", quiet=True)
 
