@@ -2,18 +2,23 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-long check licences docs clean
+.PHONY: help install demo test test-fast test-long test-lowest check licences lock docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
-install: .venv/installed ## set up .venv with pinned packages
+install: .venv/installed ## set up .venv with pinned packages (LOCKED=1: with those of CI, by their hashes)
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt .ci/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "condvae needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..." >&2; exit 2; }
 	$(PYTHON) -m venv .venv
+ifdef LOCKED
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement .ci/requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+else
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+endif
 	@touch $@
 
 demo: install ## train on 5,000 digits, draw the pictures and measure: runs/demo, about 3 minutes
@@ -34,6 +39,14 @@ test-fast: install ## run the tests that take a moment each
 test-long: install ## run what takes minutes: the quick start as written, kills, the notebooks
 	$(BIN)/python -m pytest -q -m long
 
+LOWEST := .venv-lowest
+test-lowest: ## run the tests with the oldest packages that pyproject.toml allows, PyTorch's apart
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(PYTHON) tools/lowest.py > $(LOWEST)/constraints.txt
+	cat constraints.txt | grep -E '^(torch|pytest|hypothesis|ruff|mypy|nbclient|ipykernel)==' >> $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/constraints.txt --editable '.[dev]'
+	$(LOWEST)/bin/python -m pytest -q
+
 check: install ## lint, format and type checks; licences, and known faults of packages
 	$(BIN)/ruff check src tests tools benchmarks
 	$(BIN)/ruff format --check src tests tools benchmarks
@@ -44,9 +57,14 @@ check: install ## lint, format and type checks; licences, and known faults of pa
 licences: install ## list the licences of everything that condvae is installed with
 	$(BIN)/python tools/licences.py
 
+lock: install ## write what CI installs, with hashes, after a change of constraints.txt
+	$(BIN)/python tools/lock.py
+
 docs: install ## build the documentation into build/site, warnings being errors
+ifndef LOCKED
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+endif
 	$(BIN)/mkdocs build --strict
 
 clean: ## remove what the targets made (not runs/)
-	rm -rf .venv .fuzz build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-lowest .fuzz build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

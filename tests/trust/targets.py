@@ -23,10 +23,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
+from condvae.auditing.apply import FORMAT, read_decisions
 from condvae.config import Config, ModelConfig, from_dict, load_recipe, recipe_names, to_toml
 from condvae.data.folders import Zip, listing
 from condvae.data.formats import read_cifar10, read_idx, read_npz
 from condvae.data.images import UNREADABLE, fit, open_image, without_warnings
+from condvae.data.parquet import Parquet
 from condvae.errors import UserError
 from condvae.files import read_tensors
 from condvae.models.families import build_model
@@ -147,6 +149,20 @@ def evaluation(content: bytes) -> None:
     _evaluation(put("evaluation.json", content))
 
 
+def decisions(content: bytes) -> None:
+    read_decisions(put("decisions.json", content))
+
+
+def parquet(content: bytes) -> None:
+    container = Parquet(put("x.parquet", content))
+    for split in ("train", "all"):
+        for entry in container.listing(split).entries:
+            try:
+                container.read(entry)
+            except (OSError, ValueError):
+                continue
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "idx": idx,
     "idx-file": idx_file,
@@ -165,6 +181,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "checkpoint": checkpoint,
     "metrics": metrics,
     "evaluation": evaluation,
+    "decisions": decisions,
+    "parquet": parquet,
 }
 
 
@@ -252,6 +270,24 @@ def _seed_zip() -> bytes:
     return buffer.getvalue()
 
 
+def _seed_parquet() -> list[bytes]:
+    """As the datasets library and as pandas would write it: images in a struct, and as they are."""
+    import pyarrow
+    import pyarrow.parquet
+
+    red = _seed_images()[0]
+    tables = [
+        {"image": [{"bytes": red, "path": "a.png"}, {"bytes": None, "path": "b.png"}], "label": [1, 0]},
+        {"image": [red, b"", None], "label": ["cat", None, "dog"]},
+    ]
+    found = []
+    for table, packing in zip(tables, ("snappy", "none"), strict=True):
+        buffer = io.BytesIO()
+        pyarrow.parquet.write_table(pyarrow.table(table), buffer, compression=packing)
+        found.append(buffer.getvalue())
+    return found
+
+
 def _seed_checkpoint() -> bytes:
     module = torch.nn.Linear(2, 2)
     optimiser = torch.optim.Adam(module.parameters())
@@ -284,6 +320,8 @@ def seeds(name: str) -> list[bytes]:
         "spec": lambda: [b"ladder(groups=[1, 2], widths=[8, 8], activation=silu)", b"elbo(beta=1.5)"],
         "checkpoint": lambda: [_seed_checkpoint()],
         "metrics": lambda: [b'{"step": 1, "elbo": -1.5}\n{"step": 2, "kl": NaN}\n{"step": 3'],
+        "parquet": _seed_parquet,
+        "decisions": lambda: [json.dumps(DECISIONS).encode()],
         "evaluation": lambda: [json.dumps(EVALUATION).encode()],
     }
     return found[name]()
@@ -294,4 +332,14 @@ EVALUATION = {
     **dict.fromkeys(("elbo_nats_stderr", "log_likelihood_nats_stderr"), 0.1),
     **{"marginal_log_likelihood_nats_stderr": 0.1, "samples": 5, "images": 10, "split": "test"},
     **{"source": "x", "kl_nats": 20.0, "kl_nats_by_group": [20.0], "active_units": 3, "latents": 4},
+}
+
+DECISIONS = {
+    "format": FORMAT,
+    **{"source": "x", "split": "train", "data_root": None, "class_names": ["cat", "dog"]},
+    "decisions": [
+        {"index": 3, "file": "a.png", "given": "cat", "action": "relabel", "label": "dog"},
+        {"index": 5, "given": "dog", "action": "drop"},
+        {"index": -1, "file": "b.png", "action": "drop"},
+    ],
 }
