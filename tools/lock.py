@@ -4,8 +4,8 @@
 
 Versions are those of constraints.txt. The archives are those that pip would take here and now: on
 another system, install by `constraints.txt`, which names versions alone. An archive that was believed
-before is believed still, so that a package that comes built in two ways (PyTorch with and without CUDA) can be
-locked from both.
+before is believed still, so that a package that comes built in two ways (PyTorch with and without
+CUDA) can be locked from both.
 """
 
 from __future__ import annotations
