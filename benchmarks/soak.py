@@ -69,7 +69,7 @@ def soak(wanted: Soak) -> dict[str, Any]:
     every = wanted.steps // wanted.notes
 
     class Watched(Trainer):
-        def _train_step(self, *values: Any) -> dict[str, float]:
+        def train_step(self, *values: Any) -> dict[str, float]:
             if self.step % every == 0:
                 held.append(
                     {
@@ -80,7 +80,7 @@ def soak(wanted: Soak) -> dict[str, Any]:
                     }
                 )
                 print(held[-1], flush=True)
-            return super()._train_step(*values)
+            return super().train_step(*values)
 
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

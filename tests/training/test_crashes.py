@@ -44,7 +44,7 @@ def same(one: Path, other: Path) -> bool:
 
 def at_step(number: int, act: Callable[[Trainer], object], monkeypatch: pytest.MonkeyPatch) -> None:
     """Do something after a number of steps."""
-    step = Trainer._train_step
+    step = Trainer.train_step
 
     def eventful(self: Trainer, *arguments: object) -> dict[str, float]:
         numbers = step(self, *arguments)  # type: ignore[arg-type]
@@ -52,7 +52,7 @@ def at_step(number: int, act: Callable[[Trainer], object], monkeypatch: pytest.M
             act(self)
         return numbers
 
-    monkeypatch.setattr(Trainer, "_train_step", eventful)
+    monkeypatch.setattr(Trainer, "train_step", eventful)
 
 
 # ------------------------------------------------------------------------------------------------ kills
@@ -327,14 +327,14 @@ def test_a_memory_limit_ends_with_a_sentence_and_the_last_checkpoint(
 import resource, sys
 from condvae import cli
 from condvae.training.trainer import Trainer
-step = Trainer._train_step
+step = Trainer.train_step
 def greedy(self, x, y, share):
     if self.step == 5:
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), -1))
     more = 1 if self.step < 5 else 4000
     return step(self, x.repeat(more, 1, 1, 1), y.repeat(more), share)
-Trainer._train_step = greedy
+Trainer.train_step = greedy
 sys.argv = ["condvae", "train", {str(recipe)!r}, "--out", {str(path)!r}]
 cli.main()
 """

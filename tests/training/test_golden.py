@@ -124,14 +124,14 @@ def test_a_training_that_diverges_keeps_its_last_good_weights(
     with pytest.raises(UserError, match=r"diverged at step 13.*weights of step 7, the last good one"):
         train(config, tmp_path / "run", quiet=True)
 
-    step = Trainer._train_step
+    step = Trainer.train_step
 
     def until_the_seventh(self: Trainer, *arguments: object) -> dict[str, float]:
         if self.step == 7:
             raise Interrupted
         return step(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Trainer, "_train_step", until_the_seventh)
+    monkeypatch.setattr(Trainer, "train_step", until_the_seventh)
     config = replace(config, training=replace(config.training, checkpoint_seconds=0.0))
     with pytest.raises(Interrupted):
         train(config, tmp_path / "good", quiet=True)

@@ -96,7 +96,7 @@ def test_a_run_goes_on_in_as_many_parts_as_it_began(
     from condvae.training import trainer
 
     config = with_training(small, checkpoint_seconds=0.0)
-    step, path = trainer.Trainer._train_step, tmp_path / "run"
+    step, path = trainer.Trainer.train_step, tmp_path / "run"
 
     def dying(self: trainer.Trainer, *arguments: object) -> dict[str, float]:
         if self.step == 5:
@@ -104,7 +104,7 @@ def test_a_run_goes_on_in_as_many_parts_as_it_began(
         return step(self, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="the end"):
-        patched.setattr(trainer.Trainer, "_train_step", dying)
+        patched.setattr(trainer.Trainer, "train_step", dying)
         train(config, path, quiet=True)
     with pytest.raises(UserError, match=r"begun with steps in 1 parts, not 2"):
         train(with_training(config, micro_batches=2), path, resume=True, quiet=True)

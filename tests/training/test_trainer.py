@@ -44,7 +44,7 @@ def same(one: Path, other: Path) -> bool:
 
 def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask for a stop after a number of steps, as Ctrl-C does."""
-    step = Trainer._train_step
+    step = Trainer.train_step
 
     def counted(self: Trainer, *arguments: object) -> dict[str, float]:
         numbers = step(self, *arguments)  # type: ignore[arg-type]
@@ -52,7 +52,7 @@ def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
             os.kill(os.getpid(), signal.SIGINT)
         return numbers
 
-    monkeypatch.setattr(Trainer, "_train_step", counted)
+    monkeypatch.setattr(Trainer, "train_step", counted)
 
 
 def test_a_run_repeats_bit_for_bit(small: Config, small_run: Path, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from condvae.training.monitor import Monitor, Unheard
 from condvae.training.optimisers import build_optimiser
 from condvae.training.processes import Processes, seed_draws
 from condvae.training.schedule import learning_rate, progress
+from condvae.training.stopwatch import Stopwatch
 
 LOG_EVERY = 50
 VALIDATION_IMAGES = 2000
@@ -132,6 +133,7 @@ class Trainer:
                 "fewer processes or --training.micro-batches, or a larger --training.batch-size"
             )
 
+        self.stopwatch: Stopwatch | None = None
         self.step, self.seconds, self.validation_elbo = 0, 0.0, math.nan
         self.skipped, self.skipped_in_a_row, self.usual_norm = 0, 0, math.nan
         if checkpoint:
@@ -193,7 +195,7 @@ class Trainer:
             with stop:
                 while share < 1:
                     for x, y in self.batches.epoch(*divmod(self.step, self.batches.steps_per_epoch)):
-                        meter.add(self._train_step(x, y, share), self.batches.batch_size)
+                        meter.add(self.train_step(x, y, share), self.batches.batch_size)
                         self.seconds = time.monotonic() - started
                         share, asked = self.processes.largest(
                             progress(self.step, steps, self.seconds, limit), float(stop.asked)
@@ -218,7 +220,7 @@ class Trainer:
             for tracker in self.accelerator.trackers:
                 tracker.finish()
 
-    def _train_step(self, x: Tensor, y: Tensor, share: float) -> dict[str, float]:
+    def train_step(self, x: Tensor, y: Tensor, share: float) -> dict[str, float]:
         """One step of the optimiser, unless its gradient is beyond use; returns its numbers."""
         settings = self.settings
         rate = learning_rate(
@@ -228,10 +230,12 @@ class Trainer:
             group["lr"] = rate
         numbers = self._backward(x, y, share)
         limit = settings.clip if settings.clip > 0 else math.inf
-        norm = float(nn.utils.clip_grad_norm_(self.pair.parameters(), limit))
+        with self._timed("optimiser"):
+            norm = float(nn.utils.clip_grad_norm_(self.pair.parameters(), limit))
         usable = math.isfinite(norm) and not norm > settings.skip_above * self.usual_norm
         if usable:
-            self.optimiser.step()
+            with self._timed("optimiser"):
+                self.optimiser.step()
             first = math.isnan(self.usual_norm)
             self.usual_norm = norm if first else 0.98 * self.usual_norm + 0.02 * norm
             self.skipped_in_a_row = 0
@@ -244,7 +248,8 @@ class Trainer:
                 raise self._diverged()
         self.optimiser.zero_grad(set_to_none=True)
         self.step += 1
-        self.average.update(self.step)
+        with self._timed("optimiser"):
+            self.average.update(self.step)
         return numbers | {"gradient_norm": norm, "rate": rate}
 
     def _backward(self, x: Tensor, y: Tensor, share: float) -> dict[str, float]:
@@ -264,11 +269,17 @@ class Trainer:
             with contextlib.ExitStack() as alone:
                 if index < last:
                     alone.enter_context(self.accelerator.no_sync(self.step_module))
-                loss: Loss = self.step_module(images, labels, share)
-                self.accelerator.backward(weight * loss.value)
+                with self._timed("forward"):
+                    loss: Loss = self.step_module(images, labels, share)
+                with self._timed("backward"):
+                    self.accelerator.backward(weight * loss.value)
             for name, value in {**loss.metrics, "loss": loss.value.detach()}.items():
                 numbers[name] = numbers.get(name, 0.0) + weight * float(value)
         return numbers
+
+    def _timed(self, part: str) -> contextlib.AbstractContextManager[None]:
+        """Counts what runs inside it as a part of a step, where someone wants to know."""
+        return self.stopwatch.part(part) if self.stopwatch else contextlib.nullcontext()
 
     def _diverged(self) -> UserError:
         """Keep the weights, which no skipped step has touched, and say what happened."""

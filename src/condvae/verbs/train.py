@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from condvae import config as configuration
 from condvae.config import Config
@@ -18,6 +19,7 @@ from condvae.run import CARD, CHECKPOINT, CONFIG, MODEL
 from condvae.verbs.sources import check_test_source, training_images
 
 if TYPE_CHECKING:
+    from condvae.data import LabelledImages
     from condvae.training.processes import Processes
 
 
@@ -75,19 +77,8 @@ def _train(
             if together.main and not (path / CARD).exists():
                 write_card(path)
             return
-        unlabelled = takes_unlabelled(config.training.objective)
-        images = training_images(config.data, data_root, unlabelled)
-        check_test_source(images, config.data, data_root)
+        parts = _images(config, data_root)
         going_on = resume and (path / CHECKPOINT).exists()
-    seen, watched = images.split_validation(config.data.validation, config.training.seed)
-    if config.data.labels:
-        if not unlabelled:
-            raise UserError(
-                f"data.labels: objective {config.training.objective!r} has no use for images without a "
-                "label; use semi-supervised"
-            )
-        seen = seen.hide_labels(config.data.labels, config.training.seed)
-    parts = (seen, watched.labelled())
 
     from condvae.training.trainer import Trainer
 
@@ -98,6 +89,54 @@ def _train(
         raise cannot_write(path, error) from error
     if together.main:
         write_card(path)
+
+
+def _images(config: Config, data_root: str | Path | None) -> tuple[LabelledImages, LabelledImages]:
+    """The images to train on, and those to watch the training with."""
+    unlabelled = takes_unlabelled(config.training.objective)
+    images = training_images(config.data, data_root, unlabelled)
+    check_test_source(images, config.data, data_root)
+    seen, watched = images.split_validation(config.data.validation, config.training.seed)
+    if config.data.labels:
+        if not unlabelled:
+            raise UserError(
+                f"data.labels: objective {config.training.objective!r} has no use for images without a "
+                "label; use semi-supervised"
+            )
+        seen = seen.hide_labels(config.data.labels, config.training.seed)
+    return seen, watched.labelled()
+
+
+def benchmark(
+    recipe: str | Path | Config, *, data_root: str | Path | None = None, seconds: float = 10.0
+) -> dict[str, Any]:
+    """Take training steps for some seconds, and say where a step's time goes; nothing is kept.
+
+    Arguments:
+        recipe: the name of a shipped recipe, a TOML file, or a config.
+        data_root: where datasets are looked for before anything is downloaded.
+        seconds: of steps, after a few that aren't counted.
+
+    Returns:
+        What `condvae.training.stopwatch.breakdown` does, and `device`.
+
+    Raises:
+        UserError: anything in the recipe or the data is wrong, or several processes were launched.
+    """
+    from condvae.training.processes import Processes
+    from condvae.training.stopwatch import breakdown
+    from condvae.training.trainer import Trainer, check_settings, describe_device
+
+    config = recipe if isinstance(recipe, Config) else configuration.load_recipe(recipe)
+    check_settings(config.training)
+    alone = Processes(config.training.device)
+    if alone.number > 1:
+        raise UserError("--benchmark looks at one process; run it without a launcher")
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(config, _images(config, data_root), Path(folder), quiet=True, processes=alone)
+        found = breakdown(trainer, seconds)
+        trainer.monitor.close()
+    return found | {"device": describe_device(alone.device)}
 
 
 def _prepare(config: Config, path: Path, resume: bool) -> None:
