@@ -33,7 +33,7 @@ from condvae.models.protocol import Elbo, Images, Labels, Latents, Temperature, 
 from condvae.probability.divergences import kl_to_standard_normal
 from condvae.probability.likelihoods import LIKELIHOODS, ImageDistribution
 from condvae.probability.posteriors import normal_log_prob
-from condvae.probability.ranges import bounded, tamed
+from condvae.probability.ranges import bounded, reined, tamed
 
 Features = Float[Tensor, "batch c h w"]
 
@@ -101,8 +101,8 @@ class Group(nn.Module):
             shift = spread = torch.zeros_like(given)
         else:
             compared = (looked.unflatten(0, (-1, evidence.shape[0])) + evidence).flatten(0, 1)
-            shift, raw = self.posterior(self.activation(compared)).float().chunk(2, dim=1)
-            spread = bounded(raw, -6.0, 2.0)
+            far, raw = self.posterior(self.activation(compared)).float().chunk(2, dim=1)
+            shift, spread = reined(far, 8.0), bounded(raw, -6.0, 2.0)
             u = shift + spread.exp() * given
         z = mean + torch.exp(tamed(log_scale, 2.0)) * u
         return self.block(features + self.join(z), condition), u, shift, spread

@@ -20,3 +20,12 @@ def bounded(raw: Float[Tensor, "*shape"], lowest: float, highest: float) -> Floa
 def tamed(raw: Float[Tensor, "*shape"], reach: float) -> Float[Tensor, "*shape"]:
     """`raw`, kept smoothly within `-reach` to `reach`: the identity near 0."""
     return reach * torch.tanh(raw / reach)
+
+
+def reined(raw: Float[Tensor, "*shape"], reach: float) -> Float[Tensor, "*shape"]:
+    """`raw` itself within `-reach` to `reach`, and beyond that growing as its logarithm does.
+
+    Unlike a bound, it never saturates: what has run away is called back by its gradient.
+    """
+    beyond = (raw.abs() - reach).clamp(min=0)
+    return raw.clamp(-reach, reach) + raw.sign() * torch.log1p(beyond)
