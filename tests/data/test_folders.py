@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from condvae.data import folders, info, load
-from condvae.data.folders import natural_order
+from condvae.data import decoding, info, load
+from condvae.data.folders import Folder, natural_order
 from condvae.data.images import fit, open_image
 from condvae.errors import UserError
 
@@ -108,7 +108,7 @@ def test_images_are_decoded_once(class_folder: Maker, monkeypatch: pytest.Monkey
     source = str(class_folder())
     first = load(source, split="all")
     assert isinstance(first.images, np.memmap)
-    monkeypatch.setattr(folders, "_decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(decoding, "_decode", lambda *_: pytest.fail("decoded again"))
     again = load(source, split="all")
     assert again.fingerprint == first.fingerprint and (again.images == first.images).all()
 
@@ -142,13 +142,81 @@ def test_without_a_cache_images_are_decoded_into_memory(
     assert len(data) == 20 and not isinstance(data.images, np.memmap)
 
 
+def test_what_was_decoded_before_a_kill_is_not_decoded_again(
+    class_folder: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = class_folder(name="long")
+    (folder / "cat" / "1.png").write_bytes(b"no image")
+    expected = load(str(folder), split="all", skip_unreadable=True)
+    monkeypatch.setenv("CONDVAE_CACHE", str(folder.parent / "cache"))
+    monkeypatch.setattr(decoding, "CHUNK", 3)
+    monkeypatch.setattr(decoding, "NOTED_EVERY", 0.0)
+    decode, asked = decoding.decode_all, []
+
+    def dying(contents: list[bytes], shape: tuple[int, int, int]) -> decoding.Decoded:
+        asked.append(len(contents))
+        if len(asked) == 6:
+            raise KeyboardInterrupt
+        return decode(contents, shape)
+
+    monkeypatch.setattr(decoding, "decode_all", dying)
+    with pytest.raises(KeyboardInterrupt):
+        load(str(folder), split="all", skip_unreadable=True)
+    parts = list((folder.parent / "cache" / "decoded").iterdir())
+    assert [part.suffix for part in parts] == [".part"]
+    asked.clear()
+    asked.extend([0] * 10)
+    found = load(str(folder), split="all", skip_unreadable=True)
+    assert 0 < sum(asked) < 20, "some of the twenty files were decoded before"
+    assert found.fingerprint == expected.fingerprint and found.files == expected.files
+    assert found.skipped == 1
+    (cached,) = (folder.parent / "cache" / "decoded").iterdir()
+    assert sorted(file.name for file in cached.iterdir()) == ["about.json", "images.npy", "labels.npy"]
+
+
+def test_a_damaged_note_of_what_was_decoded_begins_anew(
+    class_folder: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = class_folder(name="noted")
+    expected = load(str(folder), split="all").fingerprint
+    monkeypatch.setenv("CONDVAE_CACHE", str(folder.parent / "cache"))
+    load(str(folder), split="all")
+    (cached,) = (folder.parent / "cache" / "decoded").iterdir()
+    part = cached.with_name(f"{cached.name}.part")
+    for note in (
+        "",
+        "[]",
+        '{"done": 5}',
+        '{"done": 500, "unreadable": []}',
+        '{"done": -1, "unreadable": []}',
+    ):
+        cached.rename(part)
+        (part / "about.json").unlink()
+        (part / "progress.json").write_text(note)
+        images = np.load(part / "images.npy", mmap_mode="r+")
+        images[:] = 77
+        assert load(str(folder), split="all").fingerprint == expected
+
+
+def test_processes_decode_as_threads_do(class_folder: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = class_folder(name="many")
+    (folder / "cat" / "2.png").write_bytes(b"no image")
+    entries = Folder(folder).listing("all").entries
+    found = []
+    for many in (0, 1000):
+        monkeypatch.setattr(decoding, "MANY", many)
+        images, kept = decoding._decode(Folder(folder), entries, (3, 8, 8), True, None)
+        found.append((images.tobytes(), tuple(kept)))
+    assert found[0] == found[1] and len(found[0][1]) == 19
+
+
 def test_a_disk_too_full_for_the_cache_costs_time_and_nothing_else(
     class_folder: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folders.os, "posix_fallocate", full, raising=False)
+    monkeypatch.setattr(decoding.os, "posix_fallocate", full, raising=False)
     folder = class_folder(name="full")
     monkeypatch.setenv("CONDVAE_CACHE", str(folder.parent / "cache"))
     data = load(str(folder), split="all")

@@ -19,6 +19,7 @@ from condvae.probability.posteriors import (
     normal_log_prob,
 )
 from condvae.probability.priors import PRIORS, Prior
+from condvae.probability.ranges import reined
 
 
 def test_kl_against_monte_carlo() -> None:
@@ -56,6 +57,16 @@ def test_posterior_scale_is_bounded_and_keeps_a_gradient() -> None:
     assert torch.isfinite(posterior.log_scale).all()
     posterior.log_scale[1:5].sum().backward()
     assert (raw.grad is not None) and (raw.grad[1:5] > 0).all()
+
+
+def test_what_runs_away_is_reined_in_and_can_come_back() -> None:
+    raw = torch.tensor([-1e6, -8.5, -8.0, -1.0, 0.0, 3.0, 8.0, 8.5, 1e6], requires_grad=True)
+    out = reined(raw, 8.0)
+    assert torch.equal(out[2:7], raw[2:7]) and (out.diff() > 0).all()
+    assert float(out[-1].detach()) < 22 and torch.equal(out, -reined(-raw, 8.0))
+    out.sum().backward()
+    assert raw.grad is not None and (raw.grad > 0).all()
+    assert torch.allclose(raw.grad[[1, 7]], torch.full((2,), 1 / 1.5))
 
 
 @pytest.mark.parametrize("name", ["standard-normal", "conditional"])

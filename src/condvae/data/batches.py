@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from condvae.data.dataset import LabelledImages
+from condvae.data.rows import LARGE, let_go
 from condvae.errors import UserError
 
+HELD = 1 << 26
+"""Bytes of batches read from a memory map until what was read of it is let go."""
 Batch = tuple[UInt8[Tensor, "batch c h w"], Int[Tensor, "batch"]]
 
 
@@ -34,7 +37,8 @@ class Batches:
         seed: of the permutations.
         labelled_share: share of a batch that has labels, where some images have none.
         share: a number i and a number n: only image i of every n in a batch is wanted.
-        resident_bytes: data up to this size is kept on the device.
+        resident_bytes: data up to this size is kept on the device; by default 1 GiB in main memory,
+            and 8 GiB on any other.
 
     Raises:
         UserError: there are no images.
@@ -49,7 +53,7 @@ class Batches:
         seed: int,
         labelled_share: float = 0.5,
         share: tuple[int, int] = (0, 1),
-        resident_bytes: int = 4 << 30,
+        resident_bytes: int | None = None,
     ) -> None:
         if not len(data):
             raise UserError(f"{data.name}: there are no images to train on")
@@ -66,14 +70,20 @@ class Batches:
             self.streams = list(zip(map(np.flatnonzero, (known, ~known)), sizes, strict=True))
         places, size = self.streams[-1]
         self.steps_per_epoch = max(1, len(places) // size)
-        resident = data.images.nbytes <= resident_bytes
-        self.images = torch.tensor(data.images, device=self.device) if resident else None
+        room = (
+            (LARGE if self.device.type == "cpu" else 8 * LARGE)
+            if resident_bytes is None
+            else resident_bytes
+        )
+        resident = data.images.nbytes <= room
+        self.images = torch.tensor(np.asarray(data.images), device=self.device) if resident else None
         self.labels = torch.tensor(data.labels, device=self.device)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from batch `start` on."""
         generator = np.random.default_rng((self.seed, number))
         orders = [self._order(generator, places, size) for places, size in self.streams]
+        read = 0
         for index in range(start, self.steps_per_epoch):
             chosen = np.concatenate([order[index] for order in orders])[self.first :: self.every]
             at = torch.from_numpy(chosen).to(self.device)
@@ -81,6 +91,10 @@ class Batches:
                 yield self.images.index_select(0, at), self.labels.index_select(0, at)
             else:
                 images = torch.from_numpy(self.data.images[chosen])
+                read += images.nbytes
+                if read > HELD:
+                    let_go(self.data.images)
+                    read = 0
                 yield images.to(self.device), self.labels.index_select(0, at)
 
     def _order(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from condvae.data.rows import chosen, let_go
 from condvae.errors import UserError
 
 
@@ -16,7 +17,8 @@ class LabelledImages:
     """A set of labelled images of one size.
 
     Arguments:
-        images: uint8 `[N, C, H, W]`, C of 1 or 3; in RAM or a read-only memory map.
+        images: uint8 `[N, C, H, W]`, C of 1 or 3; in RAM or a read-only memory map, or rows of one
+            that are read when they are asked for (`condvae.data.rows`).
         labels: int64 `[N]`, 0 to K - 1, or -1 for unlabelled.
         class_names: K names, in the order of the labels.
         name: the source as the user named it, for tables and pictures.
@@ -87,7 +89,7 @@ class LabelledImages:
         files = None if self.files is None else tuple(self.files[i] for i in indices)
         return replace(
             self,
-            images=self.images[indices],
+            images=chosen(self.images, indices),
             labels=self.labels[indices],
             split=split or self.split,
             fingerprint=key.hexdigest(),
@@ -158,6 +160,8 @@ def fingerprint(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
     """SHA-256 of shape, labels and pixels, in hexadecimal."""
     key = hashlib.sha256(repr(images.shape).encode())
     key.update(np.ascontiguousarray(labels, dtype="<i8").data)
-    for start in range(0, len(images), 4096):
+    for number, start in enumerate(range(0, len(images), 4096)):
         key.update(np.ascontiguousarray(images[start : start + 4096]).data)
+        if number % 16 == 15:
+            let_go(images)
     return key.hexdigest()

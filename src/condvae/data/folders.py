@@ -1,4 +1,4 @@
-"""Class folders, on disk or in a .zip, decoded once into a memory-mapped cache.
+"""Class folders, on disk or in a .zip: which files there are, and of which class they are.
 
 `root/cat/a.png, root/dog/b.png ...`; with folders `train` and `test` (or `val`) at the top, these
 are the splits. A class folder named `unlabelled` holds images without a label. Folders inside a class
@@ -7,17 +7,11 @@ folder belong to the class; hidden files and folders are not seen.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import os
 import re
-import shutil
-import tempfile
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -25,29 +19,33 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from condvae.data.dataset import LabelledImages, fingerprint
 from condvae.errors import UserError
 from condvae.files import read_at_most
-from condvae.progress import ProgressLine
 
-FORMAT = 2
 TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 UNLABELLED = "unlabelled"
-CHUNK = 2048
 LARGEST = 1 << 28
 """Bytes of an image file, at most; unpacked, where it is in a zip."""
-WIDEST = 1024
-"""Side of an image that is kept at the source's own size, at most."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """An image file: its path inside the source, fit to be shown, its name there as it is written, and a
-    mark that changes with its content."""
+    """An image file, of which there may be millions.
 
-    path: PurePosixPath
+    Arguments:
+        shown: its path inside the source, fit to be shown.
+        name: the same as it is written there.
+        mark: changes with its content.
+    """
+
+    shown: str
     name: str
     mark: tuple[int, ...]
+
+    @property
+    def path(self) -> PurePosixPath:
+        """Its path inside the source, fit to be shown."""
+        return PurePosixPath(self.shown)
 
 
 class Container(ABC):
@@ -93,7 +91,7 @@ class Folder(Container):
                 if file.is_file():
                     state = file.stat()
                     inside = file.relative_to(self.path).as_posix()
-                    shown = PurePosixPath(os.fsencode(inside).decode("utf-8", "backslashreplace"))
+                    shown = os.fsencode(inside).decode("utf-8", "backslashreplace")
                     found.append(Entry(shown, inside, (state.st_size, state.st_mtime_ns)))
         return found
 
@@ -123,7 +121,7 @@ class Zip(Container):
                     "make the zip again, from inside its folder"
                 )
             if not info.filename.endswith("/"):
-                found.append(Entry(inside, info.filename, (info.file_size, info.CRC)))
+                found.append(Entry(str(inside), info.filename, (info.file_size, info.CRC)))
         return found
 
     def read(self, entry: Entry) -> bytes:
@@ -195,9 +193,14 @@ def listing(container: Container, split: str) -> Listing:
             f"{container.path}: {found}; it needs two or more folders, each named as its class"
         )
     number = {name: index for index, name in enumerate(names)} | {UNLABELLED: -1}
-    chosen.sort(key=lambda e: (natural_order(e.path.parts[depth]), natural_order(str(e.path))))
-    labels = np.array([number[entry.path.parts[depth]] for entry in chosen], dtype=np.int64)
-    return Listing(chosen, labels, tuple(names), divided, depth)
+    by_class: dict[str, list[Entry]] = {name: [] for name in sorted(number, key=natural_order)}
+    for entry in chosen:
+        by_class[entry.path.parts[depth]].append(entry)
+    for members in by_class.values():  # a class after another: the keys of millions take gigabytes
+        members.sort(key=lambda entry: natural_order(entry.shown))
+    ordered = [entry for members in by_class.values() for entry in members]
+    labels = np.repeat([number[name] for name in by_class], [len(own) for own in by_class.values()])
+    return Listing(ordered, labels.astype(np.int64), tuple(names), divided, depth)
 
 
 def _common_depth(paths: Sequence[PurePosixPath]) -> int:
@@ -212,216 +215,3 @@ def natural_order(name: str) -> tuple[tuple[int, int | str], ...]:
     return tuple(
         (0, int(p)) if p.isdecimal() and len(p) < 100 else (1, p.casefold()) for p in pieces if p
     )
-
-
-# -------------------------------------------------------------------------------- decoding, and cache
-
-
-def load_container(
-    container: Container,
-    *,
-    name: str,
-    split: str,
-    image_size: int,
-    channels: int,
-    skip_unreadable: bool,
-    cache: Path,
-) -> tuple[LabelledImages, bool]:
-    """The images of a split, from the cache where they were decoded before.
-
-    The cache's key is made of the names and the marks of all files (a zip's checksums; a folder's
-    sizes and times) and of how they are decoded. Where the cache can't be written, the images are
-    decoded into RAM.
-
-    Returns:
-        The images, and whether the source itself tells train from test.
-
-    Raises:
-        UserError: no class folders; an image is unreadable, and they aren't to be skipped.
-    """
-    found = container.listing(split)
-    shape = decoded_shape(container, found, image_size, channels)
-    key = hashlib.sha256(repr((FORMAT, shape, skip_unreadable, found.class_names)).encode())
-    for entry, label in zip(found.entries, found.labels, strict=True):
-        key.update(repr((str(entry.path), entry.mark, int(label))).encode())
-    place = cache / "decoded" / key.hexdigest()[:32]
-
-    data = _from_cache(place, name, split, found)
-    if data is None:
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            beside = Path(tempfile.mkdtemp(prefix=f"{place.name}.", dir=place.parent))
-        except OSError:
-            beside = None
-        try:
-            if beside is not None and not _has_room(beside, math.prod((len(found.entries), *shape))):
-                shutil.rmtree(beside, ignore_errors=True)
-                beside = None
-            images, kept = _decode(container, found.entries, shape, skip_unreadable, beside)
-            labels = found.labels[kept]
-            files = [str(found.entries[index].path) for index in kept]
-            data = LabelledImages(
-                images,
-                labels,
-                found.class_names,
-                name,
-                split,
-                fingerprint(images, labels),
-                len(found.entries) - len(kept),
-                tuple(files),
-            )
-            if beside is not None:
-                _to_cache(beside, place, data)
-        finally:
-            if beside is not None:
-                shutil.rmtree(beside, ignore_errors=True)
-        data = _from_cache(place, name, split, found) or data
-    return data, found.divided
-
-
-def _has_room(folder: Path, size: int) -> bool:
-    """Whether a file of that size fits: a memory map on a full disk would kill the process."""
-    if not hasattr(os, "posix_fallocate"):
-        return shutil.disk_usage(folder).free > size
-    try:
-        with (folder / "room").open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size + 4096)
-        return True
-    except OSError:
-        return False
-    finally:
-        (folder / "room").unlink(missing_ok=True)
-
-
-def _to_cache(beside: Path, place: Path, data: LabelledImages) -> None:
-    try:
-        np.save(beside / "labels.npy", data.labels)
-        about = {
-            "fingerprint": data.fingerprint,
-            "skipped": data.skipped,
-            "shape": list(data.images.shape),
-            "files": list(data.files or ()),
-        }
-        (beside / "about.json").write_text(json.dumps(about), "utf-8")
-        shutil.rmtree(place, ignore_errors=True)
-        os.rename(beside, place)
-    except OSError:
-        pass  # no space, or another process was first: what was decoded serves this process
-
-
-def _from_cache(place: Path, name: str, split: str, found: Listing) -> LabelledImages | None:
-    """The cached images, or None where there are none, or they are not whole."""
-    try:
-        about = json.loads((place / "about.json").read_text("utf-8"))
-        images = np.load(place / "images.npy", mmap_mode="r", allow_pickle=False)
-        labels = np.load(place / "labels.npy", allow_pickle=False)
-        if list(images.shape) != about["shape"] or len(labels) != len(images):
-            return None
-        return LabelledImages(
-            images,
-            labels,
-            found.class_names,
-            name,
-            split,
-            str(about["fingerprint"]),
-            int(about["skipped"]),
-            tuple(about["files"]),
-        )
-    except Exception:  # whatever is found in a file that is damaged or no longer there
-        return None
-
-
-def decoded_shape(
-    container: Container, found: Listing, image_size: int, channels: int
-) -> tuple[int, int, int]:
-    """`(C, H, W)` to decode to: as asked, or else as the first readable image is."""
-    from condvae.data.images import UNREADABLE, open_image, without_warnings
-
-    if image_size and channels:
-        return channels, image_size, image_size
-    for entry in found.entries:
-        try:
-            with without_warnings():
-                first = open_image(container.read(entry))
-        except UNREADABLE:
-            continue
-        height, width = (image_size, image_size) if image_size else first.size[::-1]
-        if max(height, width) > WIDEST:
-            raise UserError(
-                f"{container.path}: its images are {width} x {height}, and a model's have a side of "
-                f"{WIDEST} at most; give --data.image-size"
-            )
-        return channels or (1 if first.mode == "L" else 3), height, width
-    raise UserError(f"{container.path}: none of its {len(found.entries)} images can be read")
-
-
-def _decode(
-    container: Container,
-    entries: Sequence[Entry],
-    shape: tuple[int, int, int],
-    skip_unreadable: bool,
-    folder: Path | None,
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Decode all images, into a memory map in `folder`, or into RAM.
-
-    Returns:
-        The images, and the indices of the entries that they came from.
-    """
-    from numpy.lib.format import open_memmap
-
-    from condvae.data.images import UNREADABLE, fit, open_image, without_warnings
-
-    def decode(entry: Entry) -> NDArray[np.uint8] | Exception:
-        try:
-            return fit(open_image(container.read(entry)), shape[1:], shape[0])
-        except UNREADABLE as error:
-            return error
-
-    whole = (len(entries), *shape)
-    try:
-        images: NDArray[np.uint8] = (
-            np.empty(whole, np.uint8)
-            if folder is None
-            else open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=whole)
-        )
-    except (MemoryError, ValueError) as error:
-        raise UserError(
-            f"{container.path}: {len(entries):,} images of {shape} need {math.prod(whole):,} bytes; "
-            "give a smaller --data.image-size"
-        ) from error
-    kept: list[int] = []
-    with without_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool, ProgressLine() as line:
-        line.start(f"decoding {container.path.name}")
-        for start in range(0, len(entries), CHUNK):
-            line.show(start / len(entries), f"{start:,} of {len(entries):,} images")
-            for offset, result in enumerate(pool.map(decode, entries[start : start + CHUNK])):
-                if isinstance(result, Exception):
-                    if not skip_unreadable:
-                        raise UserError(
-                            f"{container.path / entries[start + offset].path}: not a readable image "
-                            f"({result}); mend or remove it, or pass --skip-unreadable"
-                        )
-                    continue
-                images[len(kept)] = result
-                kept.append(start + offset)
-    if not kept:
-        raise UserError(f"{container.path}: none of its {len(entries)} images can be read")
-    if len(kept) < len(entries):
-        images = _shortened(images, len(kept), folder)
-    if isinstance(images, np.memmap):
-        images.flush()
-    return images, np.array(kept, dtype=np.int64)
-
-
-def _shortened(images: NDArray[np.uint8], number: int, folder: Path | None) -> NDArray[np.uint8]:
-    """The first images alone, in RAM or as a memory map of their own."""
-    from numpy.lib.format import open_memmap
-
-    if folder is None:
-        return images[:number].copy()
-    shape = (number, *images.shape[1:])
-    short = open_memmap(folder / "short.npy", mode="w+", dtype=np.uint8, shape=shape)
-    for start in range(0, number, CHUNK):
-        short[start : start + CHUNK] = images[start : min(start + CHUNK, number)]
-    os.replace(folder / "short.npy", folder / "images.npy")
-    return short

@@ -69,7 +69,7 @@ class Parquet(Container):
         )
         mark = (state.st_size, state.st_mtime_ns)
         return [
-            Entry(inside / f"{group}-{row}", f"{index}:{group}:{row}", mark)
+            Entry(f"{inside}/{group}-{row}", f"{index}:{group}:{row}", mark)
             for group in range(about.num_row_groups)
             for row in range(about.row_group(group).num_rows)
         ]

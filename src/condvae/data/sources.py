@@ -20,8 +20,9 @@ import numpy as np
 
 from condvae.data import hub
 from condvae.data.dataset import LabelledImages
+from condvae.data.decoding import decoded_shape, load_container
 from condvae.data.download import Remote, cache_folder, fetch
-from condvae.data.folders import Container, Folder, Zip, decoded_shape, load_container
+from condvae.data.folders import Container, Folder, Zip
 from condvae.data.formats import CIFAR_FILES, Arrays, read_cifar10, read_idx, read_npz
 from condvae.data.parquet import Parquet, is_parquet
 from condvae.errors import UserError
