@@ -3,9 +3,9 @@
     python benchmarks/throughput.py --data-root data
 
 All run in one call on the same real images, ours and a peer's in turn, and the ratio is taken pair by
-pair. A run is a whole epoch, data included; starting up is not counted. The networks, the batch size
-and the optimiser's kind are the peer's. What differs is how: images stay bytes in memory and are cut into batches
-at once, the optimiser is fused, precision is what the device is best at.
+pair. A run is a whole epoch, data included; starting up is not counted. The network, the batch size and
+the optimiser's kind are the peer's. What differs is how: images stay bytes in memory and are cut into
+batches at once, the optimiser is fused, and precision is what the device is best at.
 
 Of condvae's own networks there is no peer: their rate stands beside the share of what matrix products
 reach on this device.

@@ -12,7 +12,7 @@ FLOORS = {
     **dict.fromkeys(("errors", "registry", "files", "lock", "config", "progress", "recipes"), 0),
     **dict.fromkeys(("probability", "data"), 1),
     "models": 2,
-    **dict.fromkeys(("objectives", "run"), 3),
+    **dict.fromkeys(("objectives", "run", "processes"), 3),
     **dict.fromkeys(("training", "evaluation", "figures", "exports"), 4),
     "auditing": 5,
     **dict.fromkeys(("verbs", "sklearn"), 6),
@@ -88,6 +88,8 @@ FORBIDDEN_MODULES = {
     *("pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "yaml", "subprocess"),
     *("code", "codeop", "runpy", "ctypes", "multiprocessing"),
 }
+ALLOWED = {("decoding.py", "multiprocessing")}
+"""Bytes go to processes that were forked off, and arrays come back: nothing from a file is unpickled."""
 FORBIDDEN_METHODS = {"extractall", "extract", "read_pickle", "load_module", "exec_module"}
 REQUIRED = {
     "np.load": {"allow_pickle": "False"},
@@ -113,7 +115,8 @@ def test_nothing_runs_what_it_loads(file: Path) -> None:
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
         here = f"{file.name}:{getattr(node, 'lineno', 0)}"
         for module in modules(node):
-            assert module.split(".")[0] not in FORBIDDEN_MODULES, f"{here} imports {module}"
+            if (file.name, module) not in ALLOWED:
+                assert module.split(".")[0] not in FORBIDDEN_MODULES, f"{here} imports {module}"
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)

@@ -400,6 +400,8 @@ def run_evaluate(command: Evaluate) -> None:
     from condvae.verbs.card import table_rows
 
     found = condvae.evaluate(command.run, **_given(command))
+    if not found:  # of several processes, one speaks
+        return
     table = Table(
         title=escape(
             f"{found['run']}: {found['images']:,} {found['split']} images of {found['source']}"

@@ -134,7 +134,7 @@ def _workplace(place: Path) -> Iterator[Path | None]:
         except UserError:
             yield None
             return
-        _clear_forgotten(part.parent)
+        _clear_forgotten(part)
         try:
             yield part
         except BaseException as error:
@@ -144,12 +144,13 @@ def _workplace(place: Path) -> Iterator[Path | None]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _clear_forgotten(folder: Path) -> None:
-    """Remove what was begun long ago and nobody has gone on with."""
-    for part in folder.glob("*.part"):
-        with contextlib.suppress(OSError):
-            if time.time() - part.stat().st_mtime > FORGOTTEN:
-                shutil.rmtree(part, ignore_errors=True)
+def _clear_forgotten(new: Path) -> None:
+    """Remove what was begun long before something new, and nobody has gone on with."""
+    for part in new.parent.glob("*.part"):
+        with contextlib.suppress(OSError, UserError):
+            if new.stat().st_mtime - part.stat().st_mtime > FORGOTTEN:
+                with OnlyOne(part, "the cache"):
+                    shutil.rmtree(part, ignore_errors=True)
 
 
 def _to_cache(beside: Path, place: Path, data: LabelledImages) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -49,6 +49,13 @@ class Bounds:
     label_log_likelihood: NDArray[np.float64]
     kl: NDArray[np.float64]
     means: NDArray[np.float32]
+
+    @staticmethod
+    def joined(parts: Sequence[Bounds]) -> Bounds:
+        """The numbers of all images, of those of some and then of others."""
+        names = [field.name for field in fields(Bounds)][1:]
+        columns = [np.concatenate([getattr(part, name) for part in parts]) for name in names]
+        return Bounds(parts[0].samples, *columns)
 
     @property
     def rate(self) -> NDArray[np.float64]:
@@ -178,6 +185,7 @@ def bounds(
     *,
     samples: int,
     seed: int = 0,
+    first: int = 0,
     batch_size: int = 128,
     every_label: bool = True,
     progress: Callable[[float], None] = lambda share: None,
@@ -191,6 +199,7 @@ def bounds(
     Arguments:
         images: of a model in evaluation mode: no image may reach another's number.
         samples: importance samples S.
+        first: the first image's place in the data set, which its noise comes from.
         every_label: bound `log p(x)` as well; without, `marginal` is NaN, in a tenth of the time.
             (A model that no label reaches needs no sum: there `marginal` is `log_likelihood`.)
         progress: told the share that is done.
@@ -201,7 +210,7 @@ def bounds(
     sizes = curve_sizes(samples)
     for start in range(0, len(labels), batch_size):
         x, y = images[start : start + batch_size], labels[start : start + batch_size]
-        here = list(range(start, start + len(y)))
+        here = list(range(first + start, first + start + len(y)))
         curve = weighted_bounds(model, x, y, here, sizes=sizes, seed=seed).T
         own = curve[:, -1]
         by_label = torch.full((len(y), model.classes), -math.inf, dtype=own.dtype, device=own.device)

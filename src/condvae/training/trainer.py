@@ -31,12 +31,12 @@ from condvae.files import write_text
 from condvae.models.families import build_model
 from condvae.models.protocol import ConditionalModel
 from condvae.objectives import OBJECTIVES, Loss
-from condvae.run import CHECKPOINT, CONFIG, MODEL, choose_precision, save_model
+from condvae.processes import Processes, seed_draws
+from condvae.run import CHECKPOINT, CONFIG, MODEL, choose_device, choose_precision, save_model
 from condvae.training.checkpoint import Checkpoint, read_checkpoint, restore, save_checkpoint
 from condvae.training.ema import WeightAverage
 from condvae.training.monitor import Monitor, Unheard
 from condvae.training.optimisers import build_optimiser
-from condvae.training.processes import Processes, seed_draws
 from condvae.training.schedule import learning_rate, progress
 from condvae.training.stopwatch import Stopwatch
 
@@ -89,7 +89,7 @@ class Trainer:
         self.config, self.settings, self.out = config, config.training, out
         settings = config.training
         check_settings(settings)
-        self.processes = processes or Processes(settings.device)
+        self.processes = processes or Processes(choose_device(settings.device))
         device = self.device = self.processes.device
         checkpoint = read_checkpoint(out / CHECKPOINT) if resume else None
         # What "auto" found when the run began holds for all of it, whatever a new trial would say.

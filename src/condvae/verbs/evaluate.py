@@ -33,8 +33,9 @@ from condvae.evaluation.probes import drawn_latents, inferred_labels, probe_accu
 from condvae.figures import bound_curve
 from condvae.files import write_json, write_picture
 from condvae.models.protocol import Images, Labels
+from condvae.processes import Processes
 from condvae.progress import ProgressLine
-from condvae.run import Run, load
+from condvae.run import Run, choose_device, load
 from condvae.verbs.card import write_card
 from condvae.verbs.sources import test_images, training_images
 
@@ -82,7 +83,9 @@ def evaluate(
         quiet: show no progress.
 
     Returns:
-        What the JSON file holds. Nats are means over images; `*_stderr` their standard errors.
+        What the JSON file holds. Nats are means over images; `*_stderr` their standard errors. Of
+        several processes that were launched together, each bounds its share of the test images, and
+        only the main one goes on, writes and has something to return.
 
     Raises:
         UserError: the run, the data or a flag is wrong.
@@ -97,14 +100,16 @@ def evaluate(
             raise UserError(f"--{flag} {value}: must be at least {least}")
     if precision not in ("fp32", "bf16"):
         raise UserError(f"--precision {precision}: use fp32 or bf16")
-    loaded = run if isinstance(run, Run) else load(run, device)
+    together = Processes(run.device if isinstance(run, Run) else choose_device(device))
+    loaded = run if isinstance(run, Run) else load(run, together.device.type)
     model, likelihood = loaded.model, loaded.model.likelihood
     proper = likelihood.is_probability
     if ais and not proper:
         raise UserError(f"--ais: {loaded.config.model.likelihood} is no probability of the images")
-    test = test_images(loaded, data, data_root)
-    train = training_images(loaded.config.data, data_root)
-    line = ProgressLine(quiet)
+    with together.main_first():
+        test = test_images(loaded, data, data_root)
+        train = training_images(loaded.config.data, data_root)
+    line = ProgressLine(quiet or not together.main)
 
     real = torch.tensor(test.images, device=loaded.device)
     y = torch.tensor(test.labels, device=loaded.device)
@@ -131,16 +136,22 @@ def evaluate(
     with torch.random.fork_rng(devices=[]), line:
         torch.manual_seed(seed)
         with _timed(seconds, "bounds", line), precision_of(precision, loaded.device):
-            found = bounds(
+            part = together.share(len(test))
+            own = bounds(
                 model,
-                observed,
-                y,
+                observed[part],
+                y[part],
                 samples=samples if proper else 1,
                 seed=seed,
+                first=part.start,
                 every_label=proper,
                 progress=line.show,
             )
-            result |= likelihood_numbers(model, found, test.labels)
+            found = Bounds.joined(together.gathered(own))
+        together.close(wait=False)
+        if not together.main:
+            return {}
+        result |= likelihood_numbers(model, found, test.labels)
         if (q := inferred_labels(model, observed)) is not None:
             probabilities = q.double().numpy()
             result["inferred_accuracy"] = float((probabilities.argmax(1) == test.labels).mean())

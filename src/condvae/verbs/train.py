@@ -15,12 +15,12 @@ from condvae.errors import UserError
 from condvae.files import cannot_write, clear_parts
 from condvae.lock import LOCK, OnlyOne
 from condvae.objectives import takes_unlabelled
-from condvae.run import CARD, CHECKPOINT, CONFIG, MODEL
+from condvae.run import CARD, CHECKPOINT, CONFIG, MODEL, choose_device
 from condvae.verbs.sources import check_test_source, training_images
 
 if TYPE_CHECKING:
     from condvae.data import LabelledImages
-    from condvae.training.processes import Processes
+    from condvae.processes import Processes
 
 
 def train(
@@ -48,12 +48,12 @@ def train(
     config = recipe if isinstance(recipe, Config) else configuration.load_recipe(recipe)
     name = "run" if isinstance(recipe, Config) else Path(recipe).stem
     path = Path(out) if out else Path("runs") / name
-    from condvae.training.processes import Processes
+    from condvae.processes import Processes
     from condvae.training.trainer import check_settings
 
     config = with_absolute_paths(config)
     check_settings(config.training)
-    together = Processes(config.training.device)
+    together = Processes(choose_device(config.training.device))
     with OnlyOne(path, "--out") if together.main else contextlib.nullcontext():
         _train(config, path, data_root, resume, quiet, together)
         together.close()
@@ -123,13 +123,13 @@ def benchmark(
     Raises:
         UserError: anything in the recipe or the data is wrong, or several processes were launched.
     """
-    from condvae.training.processes import Processes
+    from condvae.processes import Processes
     from condvae.training.stopwatch import breakdown
     from condvae.training.trainer import Trainer, check_settings, describe_device
 
     config = recipe if isinstance(recipe, Config) else configuration.load_recipe(recipe)
     check_settings(config.training)
-    alone = Processes(config.training.device)
+    alone = Processes(choose_device(config.training.device))
     if alone.number > 1:
         raise UserError("--benchmark looks at one process; run it without a launcher")
     with tempfile.TemporaryDirectory() as folder:

@@ -19,12 +19,14 @@ from condvae.config import Config, to_toml
 from condvae.data.batches import Batches
 from condvae.data.dataset import LabelledImages
 from condvae.errors import UserError
+from condvae.evaluation.bounds import Bounds, bounds
 from condvae.files import read_tensors
 from condvae.models.protocol import ConditionalModel
 from condvae.objectives import OBJECTIVES, Loss
 from condvae.objectives.base import reported
-from condvae.run import CHECKPOINT, MODEL
-from condvae.training.processes import seed_draws
+from condvae.processes import Processes, seed_draws
+from condvae.run import CHECKPOINT, MODEL, load
+from condvae.verbs.evaluate import evaluate
 from condvae.verbs.train import train
 
 
@@ -112,9 +114,26 @@ def test_a_run_goes_on_in_as_many_parts_as_it_began(
         train(with_training(config, batch_size=2, micro_batches=3), tmp_path / "few", quiet=True)
 
 
-def two_processes(recipe: Path, out: Path, *more: str) -> list[str]:
+def test_shares_of_test_images_are_scored_as_the_whole(small_run: Path) -> None:
+    model = load(small_run).model
+    x = 255 * torch.randint(0, 2, (23, *model.shape), dtype=torch.uint8)
+    y = torch.arange(23) % model.classes
+    whole = bounds(model, x, y, samples=6)
+    shares = []
+    for index in range(3):
+        one = Processes(torch.device("cpu"))
+        one.number, one.index = 3, index
+        part = one.share(23)
+        shares.append(bounds(model, x[part], y[part], samples=6, first=part.start))
+    assert [len(share.elbo) for share in shares] == [7, 8, 8]
+    joined = Bounds.joined(shares)
+    for field in ("elbo", "marginal", "curve", "kl", "means"):
+        assert np.allclose(getattr(joined, field), getattr(whole, field), rtol=1e-4, atol=1e-4), field
+
+
+def two_processes(verb: str, what: Path, out: Path, *more: str) -> list[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return [*launcher, "-m", "condvae", "train", str(recipe), "--out", str(out), *more]
+    return [*launcher, "-m", "condvae", verb, str(what), "--out", str(out), *more]
 
 
 @pytest.mark.long
@@ -126,7 +145,9 @@ def test_two_processes_take_the_steps_that_one_takes_and_survive_being_killed(
     recipe.write_text(to_toml(config), "utf-8")
     alone = train(with_training(config, micro_batches=2), tmp_path / "alone", quiet=True)
 
-    done = subprocess.run(two_processes(recipe, tmp_path / "two"), capture_output=True, text=True)
+    done = subprocess.run(
+        two_processes("train", recipe, tmp_path / "two"), capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("trained: ") == 1, "of two processes, one speaks"
     assert losses(tmp_path / "two") == pytest.approx(losses(alone), rel=1e-3)
@@ -134,7 +155,7 @@ def test_two_processes_take_the_steps_that_one_takes_and_survive_being_killed(
     assert all(torch.allclose(one[name], two[name], atol=0.02) for name in one)
 
     path = tmp_path / "killed"
-    process = subprocess.Popen(two_processes(recipe, path), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(two_processes("train", recipe, path), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (path / CHECKPOINT).exists() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -142,7 +163,25 @@ def test_two_processes_take_the_steps_that_one_takes_and_survive_being_killed(
         each.kill()
     process.wait()
     assert not (path / MODEL).exists(), "it finished before it was killed; make it longer"
-    command = two_processes(recipe, path, "--resume")
+    command = two_processes("train", recipe, path, "--resume")
     resumed = subprocess.run(command, capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
     assert all(torch.equal(tensor, two[name]) for name, tensor in weights(path).items())
+
+    apart, together = tmp_path / "one.json", tmp_path / "both.json"
+    evaluate(alone, samples=3, train_images=0, labels=False, out=apart, quiet=True)
+    flags = ["--samples", "3", "--train-images", "0", "--no-labels"]
+    done = subprocess.run(
+        two_processes("evaluate", alone, together, *flags), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(together.name) == 1, "of two processes, one speaks"
+    expected, found = (json.loads(path.read_text()) for path in (apart, together))
+    for name in (
+        "images",
+        "elbo_nats",
+        "log_likelihood_nats",
+        "marginal_log_likelihood_nats",
+        "active_units",
+    ):
+        assert found[name] == pytest.approx(expected[name], rel=1e-4), name

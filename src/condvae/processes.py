@@ -1,4 +1,4 @@
-"""The processes that train one model together: usually this one alone."""
+"""The processes that train or evaluate one model together: usually this one alone."""
 
 from __future__ import annotations
 
@@ -10,29 +10,23 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list
-
-from condvae.run import choose_device
+from accelerate.utils import broadcast_object_list, gather_object
 
 Value = TypeVar("Value")
 
 
 class Processes:
-    """Who trains, and what they must agree on.
+    """Who is at work, and what they must agree on.
 
     `accelerate launch` and `torchrun` start several processes, on one computer or on many, and tell each
-    its number. All hold the same weights and take their own part of every batch. Process 0, which is the
-    main one, alone writes.
+    its number. All hold the same weights and take their own part of every batch, or of the images to be
+    scored. Process 0, which is the main one, alone writes.
 
     Arguments:
-        device: auto, cpu or cuda.
-
-    Raises:
-        UserError: the device is missing.
+        chosen: the device that one process alone would work on; its kind is that of all.
     """
 
-    def __init__(self, device: str) -> None:
-        chosen = choose_device(device)
+    def __init__(self, chosen: torch.device) -> None:
         self.state = PartialState(cpu=chosen.type == "cpu")
         if self.state.device.type != chosen.type:  # a process may train more than once
             AcceleratorState._reset_state(reset_partial_state=True)
@@ -70,10 +64,20 @@ class Processes:
         torch.distributed.all_reduce(held)
         return dict(zip(numbers, (held / self.number).tolist(), strict=True))
 
-    def close(self) -> None:
-        """Wait for each other, and part."""
+    def share(self, whole: int) -> slice:
+        """This process's part of so many things; together the parts are all of them, in order."""
+        return slice(whole * self.index // self.number, whole * (self.index + 1) // self.number)
+
+    def gathered(self, value: Value) -> list[Value]:
+        """The values of all processes, in their order."""
+        found: list[Value] = gather_object([value]) if self.number > 1 else [value]
+        return found
+
+    def close(self, wait: bool = True) -> None:
+        """Part, having waited for each other, or at once where nobody needs the others any more."""
         if self.number > 1:
-            self.state.wait_for_everyone()
+            if wait:
+                self.state.wait_for_everyone()
             self.state.destroy_process_group()
             AcceleratorState._reset_state(reset_partial_state=True)
 
