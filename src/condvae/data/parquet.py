@@ -7,10 +7,12 @@ that name none are all of it. Classes have the names and the order that the file
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from condvae.data.folders import TEST, TRAIN, Container, Entry, Listing, natural_order
+from condvae.data.formats import MOST_CLASSES
 from condvae.errors import UserError
 
 HELD = 4
@@ -51,10 +54,13 @@ class Parquet(Container):
         self.files = [file for file in found if not _hidden(file.relative_to(path).parts)]
         self.opened: dict[int, Any] = {}
         for index, file in enumerate(self.files):
-            self.opened[index] = _opened(file)
+            with _sound(file):
+                self.opened[index] = _opened(file)
+                _check_rows(self.opened[index].metadata, file)
         if not self.files:
             raise UserError(f"{path}: holds no Parquet files")
-        self.columns = columns_of(self.opened[0].schema_arrow, self.files[0])
+        with _sound(self.files[0]):
+            self.columns = columns_of(self.opened[0].schema_arrow, self.files[0])
         self.groups: OrderedDict[tuple[int, int], Any] = OrderedDict()
         self.lock = threading.Lock()
 
@@ -102,12 +108,16 @@ class Parquet(Container):
         column = self.columns.label
         if column is None:
             return [None] * int(self.opened[index].metadata.num_rows)
-        values: list[Any] = self._read(index, None, column).to_pylist()
+        with _sound(self.files[index]):
+            values: list[Any] = self._read(index, None, column).to_pylist()
+            set(values)  # labels are to be compared with each other
+        if len(values) != self.opened[index].metadata.num_rows:
+            raise UserError(f"{self.files[index]}: does not have a label for every row; fetch it again")
         return values
 
     def read(self, entry: Entry) -> bytes:
         index, group, row = map(int, entry.name.split(":"))
-        with self.lock:
+        with self.lock, _sound(self.files[index]):
             if (index, group) not in self.groups:
                 self.groups[index, group] = self._read(index, group, self.columns.image)
                 if len(self.groups) > HELD:
@@ -121,11 +131,8 @@ class Parquet(Container):
     def _read(self, index: int, group: int | None, column: str) -> Any:
         """A column, of one group of rows or of all of them."""
         file = self.opened[index]
-        try:
-            table = file.read([column]) if group is None else file.read_row_group(group, [column])
-            return table.column(column)
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{self.files[index]}: cannot be read ({error}); fetch it again") from error
+        table = file.read([column]) if group is None else file.read_row_group(group, [column])
+        return table.column(column)
 
 
 def _hidden(parts: tuple[str, ...]) -> bool:
@@ -139,10 +146,36 @@ def _opened(file: Path) -> Any:
         raise UserError(
             f"{file}: Parquet needs pyarrow; install it with: pip install 'condvae[parquet]'"
         ) from error
+    return pyarrow.parquet.ParquetFile(file)
+
+
+@contextlib.contextmanager
+def _sound(file: Path) -> Iterator[None]:
+    """Whatever pyarrow comes up with inside it, when it is given a damaged file, is said in a sentence.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     try:
-        return pyarrow.parquet.ParquetFile(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: no Parquet file, or cut short ({error}); fetch it again") from error
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"{file}: no Parquet file, damaged or cut short ({reason}); fetch it again"
+        ) from error
+
+
+def _check_rows(about: Any, file: Path) -> None:
+    """Refuse a number of rows that can't be: no image has less than a byte.
+
+    Raises:
+        UserError: the file says that it has more rows than bytes, or different numbers of them.
+    """
+    rows = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
+    if min(rows, default=0) < 0 or sum(rows) != about.num_rows or about.num_rows > file.stat().st_size:
+        raise UserError(f"{file}: does not have the rows that it says it has; fetch it again")
 
 
 def columns_of(schema: Any, file: Path) -> Columns:
@@ -193,6 +226,8 @@ def numbered(
     numbers: dict[Any, int] = {None: -1, -1: -1, "": -1}
     if all(isinstance(value, int) for value in present):
         highest = max(present, default=-1)
+        if highest >= MOST_CLASSES:
+            raise UserError(f"{path}: a label of {highest:,}; the most is {MOST_CLASSES - 1:,}")
         names = names or tuple(map(str, range(highest + 1)))
         if min(present, default=0) < 0 or highest >= len(names):
             raise UserError(f"{path}: a label of {highest}, but there are {len(names)} classes")
