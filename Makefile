@@ -43,9 +43,9 @@ LOWEST := .venv-lowest
 test-lowest: ## run the tests with the oldest packages that pyproject.toml allows, PyTorch's apart
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(PYTHON) tools/lowest.py > $(LOWEST)/constraints.txt
-	cat constraints.txt | grep -E '^(torch|pytest|hypothesis|ruff|mypy|nbclient|ipykernel)==' >> $(LOWEST)/constraints.txt
+	grep -E '^(torch|pytest|hypothesis|ruff|mypy|nbclient|ipykernel)==' constraints.txt >> $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/constraints.txt --editable '.[dev]'
-	$(LOWEST)/bin/python -m pytest -q
+	$(LOWEST)/bin/python -m pytest -q -W default  # what is deprecated by now was not then
 
 check: install ## lint, format and type checks; licences, and known faults of packages
 	$(BIN)/ruff check src tests tools benchmarks

@@ -144,7 +144,7 @@ def test_a_discriminator_is_resumed_and_is_no_part_of_the_model(
     spec = "factor(width=16, layers=2)"
     config = replace(small, training=replace(small.training, objective=spec, epochs=0.2))
     whole = train(config, tmp_path / "whole", quiet=True)
-    step = Trainer._train_step
+    step = Trainer.train_step
 
     def stopping(self: Trainer, *arguments: object) -> dict[str, float]:
         numbers = step(self, *arguments)  # type: ignore[arg-type]
@@ -153,7 +153,7 @@ def test_a_discriminator_is_resumed_and_is_no_part_of_the_model(
         return numbers
 
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_train_step", stopping)
+        patched.setattr(Trainer, "train_step", stopping)
         with pytest.raises(Interrupted):
             train(config, tmp_path / "run", quiet=True)
     kept, _ = read_tensors(tmp_path / "run" / CHECKPOINT, "")

@@ -215,6 +215,7 @@ def _decode(
     with _workers(len(entries) - start) as pool, ProgressLine() as line:
         line.start(f"decoding {container.path.name}")
         for first, decoded in _in_order(pool, container, entries, shape, start):
+            line.show(first / len(entries), f"{first:,} of {len(entries):,} images")
             for offset, result in enumerate(decoded):
                 if isinstance(result, str):
                     if not skip_unreadable:
@@ -225,11 +226,9 @@ def _decode(
                     continue
                 images[len(kept)] = result
                 kept.append(first + offset)
-            done = first + len(decoded)
-            line.show(done / len(entries), f"{done:,} of {len(entries):,} images")
             if isinstance(images, np.memmap) and time.monotonic() - noted > NOTED_EVERY:
                 images.flush()
-                _note(folder, done, kept)
+                _note(folder, first + len(decoded), kept)
                 noted = time.monotonic()
     if not kept:
         raise UserError(f"{container.path}: none of its {len(entries)} images can be read")
