@@ -27,7 +27,7 @@ import torch.utils.tensorboard
 
 from condvae import files
 from condvae.config import Config, load_recipe
-from condvae.data import folders
+from condvae.data import decoding
 from condvae.data.images import suffixes
 from condvae.training import monitor, trainer
 from condvae.verbs.swap import swap
@@ -64,7 +64,7 @@ def die_at(how: str, name: str, number: int) -> None:
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    write, log, to_cache = files.write_bytes, monitor.Monitor.log, folders._to_cache
+    write, log, to_cache = files.write_bytes, monitor.Monitor.log, decoding._to_cache
 
     def mortal_write(path: Path, content: bytes) -> None:
         if path.name != name or next(calls) != number:
@@ -92,7 +92,7 @@ def die_at(how: str, name: str, number: int) -> None:
     if name == monitor.METRICS:
         monitor.Monitor.log = mortal_log  # type: ignore[method-assign]
     elif name == "cache":
-        folders._to_cache = mortal_cache
+        decoding._to_cache = mortal_cache
     else:
         files.write_bytes = mortal_write
 

@@ -81,7 +81,7 @@ def read_decisions(path: Path) -> Decisions:
         whole = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is no JSON file; save the decisions from report.html again") from error
     if not isinstance(whole, dict) or not isinstance(whole.get("decisions"), list):
         raise UserError(f"{path}: holds no decisions; save them from report.html again")
