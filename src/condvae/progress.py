@@ -66,7 +66,8 @@ class ProgressLine:
 
     def close(self) -> None:
         """Take the line away."""
-        self._shown(self.bar.stop)
+        if not self.bar.disable:  # older versions of rich end with an empty line that which never began
+            self._shown(self.bar.stop)
 
     def _shown(self, act: Callable[[], object]) -> None:
         """Do it; after a terminal has hung up, or a pipe was closed, work goes on without its line."""
