@@ -10,7 +10,6 @@ The exit code is 1 where that is over 2 GiB, or training is slower by more than 
 
 from __future__ import annotations
 
-import datetime
 import io
 import json
 import os
@@ -32,9 +31,6 @@ import torch
 import tyro
 from PIL import Image
 from rich.progress import track
-
-import condvae
-from condvae.training.trainer import describe_device
 
 HERE = Path(__file__).parent
 CLASSES = 10
@@ -139,12 +135,7 @@ def measure(wanted: Large) -> dict[str, Any]:
             "mebibytes_in_memory": max(each["mebibytes"] for each in small),
         }
         print(recipe, line[recipe], flush=True)
-    return line | {
-        "device": describe_device(torch.device("cpu")),
-        "versions": {"condvae": condvae.__version__, "torch": torch.__version__},
-        "date": datetime.date.today().isoformat(),
-        "command": shlex.join(["python", "benchmarks/large.py", *sys.argv[1:]]),
-    }
+    return line | logbook.about(torch.device("cpu"))
 
 
 if __name__ == "__main__":

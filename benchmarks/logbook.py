@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
+
+import torch
+
+import condvae
+from condvae.training.trainer import describe_device
 
 
 def add(line: dict[str, Any], log: Path) -> None:
@@ -12,3 +20,14 @@ def add(line: dict[str, Any], log: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def about(device: torch.device) -> dict[str, Any]:
+    """What a line says of where, when and by which command something was measured."""
+    script = Path(sys.argv[0]).name
+    return {
+        "device": describe_device(device),
+        "versions": {"condvae": condvae.__version__, "torch": torch.__version__},
+        "date": datetime.date.today().isoformat(),
+        "command": shlex.join(["python", f"benchmarks/{script}", *sys.argv[1:]]),
+    }

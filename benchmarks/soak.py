@@ -10,9 +10,7 @@ tenth of the steps, or where there are more open files.
 
 from __future__ import annotations
 
-import datetime
 import json
-import shlex
 import sys
 import tempfile
 import time
@@ -25,10 +23,9 @@ import psutil
 import torch
 import tyro
 
-import condvae
 from condvae.config import load_recipe
 from condvae.data import load
-from condvae.training.trainer import Trainer, describe_device
+from condvae.training.trainer import Trainer
 
 HERE = Path(__file__).parent
 
@@ -93,10 +90,7 @@ def soak(wanted: Soak) -> dict[str, Any]:
         "steps": wanted.steps,
         "seconds": round(time.monotonic() - started, 1),
         "held": held,
-        "device": describe_device(torch.device("cpu")),
-        "versions": {"condvae": condvae.__version__, "torch": torch.__version__},
-        "date": datetime.date.today().isoformat(),
-        "command": shlex.join(["python", "benchmarks/soak.py", *sys.argv[1:]]),
+        **logbook.about(torch.device("cpu")),
     }
 
 

@@ -13,11 +13,8 @@ reach on this device.
 
 from __future__ import annotations
 
-import datetime
 import json
-import shlex
 import statistics
-import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +29,7 @@ from peers import Epoch, plain_loop, pythae
 from condvae import config as configuration
 from condvae.config import Config
 from condvae.data import LabelledImages
-from condvae.training.trainer import Trainer, describe_device
+from condvae.training.trainer import Trainer
 from condvae.verbs.sources import training_images
 from condvae.verbs.train import benchmark
 
@@ -175,13 +172,8 @@ def alone(name: str, wanted: Throughput) -> dict[str, Any]:
 def main() -> None:
     """Measure, print, and add to the log."""
     wanted = tyro.cli(Throughput, description=__doc__)
-    about = {
-        "repeats": wanted.repeats,
-        "date": datetime.date.today().isoformat(),
-        "device": describe_device(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
-        "torch": torch.__version__,
-        "command": shlex.join(["python", "benchmarks/throughput.py", *sys.argv[1:]]),
-    }
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    about = {"repeats": wanted.repeats, **logbook.about(device)}
     for name in wanted.comparisons:
         if line := compared(name, wanted):
             print(json.dumps(line), flush=True)

@@ -10,10 +10,8 @@ is started from nothing.
 
 from __future__ import annotations
 
-import datetime
 import json
 import math
-import shlex
 import statistics
 import subprocess
 import sys
@@ -28,11 +26,9 @@ import logbook
 import torch
 import tyro
 
-import condvae
 from condvae.evaluation.bounds import bounds, fixed_binarisation, weighted_bounds
 from condvae.evaluation.outputs import sampled, swapped
 from condvae.run import load
-from condvae.training.trainer import describe_device
 from condvae.verbs.sources import test_images
 
 HERE = Path(__file__).parent
@@ -158,10 +154,7 @@ def measure(wanted: Use) -> dict[str, Any]:
     return line | {
         "repeats": wanted.repeats,
         "precision": wanted.precision,
-        "device": describe_device(device),
-        "versions": {"condvae": condvae.__version__, "torch": torch.__version__},
-        "date": datetime.date.today().isoformat(),
-        "command": shlex.join(["python", "benchmarks/use.py", *sys.argv[1:]]),
+        **logbook.about(device),
     }
 
 
