@@ -11,10 +11,6 @@ a log. The classifier alone, out of fold, is trained once more with all of the a
 
 from __future__ import annotations
 
-import datetime
-import platform
-import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,7 +24,6 @@ import torch
 import tyro
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-import condvae
 from condvae.auditing import classifier as classifying
 from condvae.auditing import generative as generating
 from condvae.auditing.crossfit import Plan, cross_fit
@@ -52,7 +47,6 @@ from condvae.probability.images import centred
 from condvae.progress import ProgressLine
 from condvae.run import choose_device, choose_precision
 from condvae.run import load as load_run
-from condvae.training.trainer import describe_device
 
 HERE = Path(__file__).parent
 CHUNK = 1000
@@ -289,19 +283,12 @@ def benchmark(wanted: Benchmark) -> dict[str, Any]:
             ]
     asked = {name: value for name, value in asdict(wanted).items() if name not in ("log", "data_root")}
     line = {
-        "date": datetime.date.today().isoformat(),
         **asked,
         "source": Path(wanted.source).name,
         "images": len(clean),
         "summary": summary,
         "by_seed": seeds,
-        "device": describe_device(choose_device(wanted.device)),
-        "versions": {
-            "condvae": condvae.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        "command": f"python benchmarks/audit.py {shlex.join(sys.argv[1:])}",
+        **logbook.about(choose_device(wanted.device)),
     }
     logbook.add(line, wanted.log)
     return line

@@ -2,6 +2,8 @@
 
     python benchmarks/record.py mnist-ladder-1 --seed 0 --data-root data
 
+Launched by `torchrun --nproc-per-node N`, N processes train and evaluate together.
+
 A line holds all that is needed to believe it or to repeat it: the recipe, the seed, seconds of training,
 nats, the number of importance samples, hardware, versions, the commit, and the command. A run that was
 cut short is gone on with by the same command, and one that is finished is only evaluated.
@@ -95,6 +97,8 @@ def record(wanted: Record) -> dict[str, Any]:
         labels=wanted.labels,
         data_root=wanted.data_root,
     )
+    if not found:  # of several processes, one speaks
+        return {}
     training = found["training"]
     line = {
         "date": datetime.date.today().isoformat(),
@@ -128,6 +132,7 @@ def record(wanted: Record) -> dict[str, Any]:
 
 if __name__ == "__main__":
     try:
-        print(json.dumps(record(tyro.cli(Record, description=__doc__)), indent=1))
+        if line := record(tyro.cli(Record, description=__doc__)):
+            print(json.dumps(line, indent=1))
     except UserError as error:
         raise SystemExit(f"error: {error}") from error

@@ -66,7 +66,7 @@ def soak(wanted: Soak) -> dict[str, Any]:
     every = wanted.steps // wanted.notes
 
     class Watched(Trainer):
-        def train_step(self, *values: Any) -> dict[str, float]:
+        def train_step(self, *values: Any) -> dict[str, torch.Tensor]:
             if self.step % every == 0:
                 held.append(
                     {

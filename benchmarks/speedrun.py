@@ -14,9 +14,7 @@ cross-entropy on grey values plus KL, which is no likelihood.
 
 from __future__ import annotations
 
-import datetime
 import json
-import shlex
 import shutil
 import statistics
 import sys
@@ -25,13 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import logbook
-import torch
 import tyro
 
 import condvae
 from condvae import config as configuration
 from condvae.config import Config
-from condvae.training.trainer import describe_device
+from condvae.run import choose_device
 
 HERE = Path(__file__).parent
 SAMPLES = 100
@@ -138,10 +135,7 @@ def speedrun(wanted: Speedrun) -> dict[str, Any]:
         "seconds": round(statistics.mean(each["seconds"] for each in tries), 2),
         "tries": tries,
         "recipe": entry.recipe,
-        "device": describe_device(torch.device("cpu" if not torch.cuda.is_available() else "cuda")),
-        "versions": {"condvae": condvae.__version__, "torch": torch.__version__},
-        "date": datetime.date.today().isoformat(),
-        "command": shlex.join(["python", "benchmarks/speedrun.py", *sys.argv[1:]]),
+        **logbook.about(choose_device("auto")),
     }
 
 

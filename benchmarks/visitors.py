@@ -10,10 +10,8 @@ memory grew by more than 3% and 5 MiB in the second half of the time.
 
 from __future__ import annotations
 
-import datetime
 import json
 import random
-import shlex
 import subprocess
 import sys
 import threading
@@ -25,6 +23,7 @@ from typing import Any
 import logbook
 import numpy as np
 import psutil
+import torch
 import tyro
 
 HERE = Path(__file__).parent
@@ -126,8 +125,7 @@ def load(wanted: Visitors) -> dict[str, Any]:
         },
         "mebibytes": {"tenths_of_the_time": spans, "most": max(held)},
         "steady": spans[-1] < 1.03 * spans[len(spans) // 2] + 5,
-        "date": datetime.date.today().isoformat(),
-        "command": shlex.join(["python", "benchmarks/visitors.py", *sys.argv[1:]]),
+        **logbook.about(torch.device("cpu")),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -20,13 +21,15 @@ from condvae.data.batches import Batches
 from condvae.data.dataset import LabelledImages
 from condvae.errors import UserError
 from condvae.evaluation.bounds import Bounds, bounds
+from condvae.evaluation.outputs import sampled
 from condvae.files import read_tensors
 from condvae.models.protocol import ConditionalModel
 from condvae.objectives import OBJECTIVES, Loss
 from condvae.objectives.base import reported
-from condvae.processes import Processes, seed_draws
+from condvae.processes import PLACE, Processes, apart, seed_draws
 from condvae.run import CHECKPOINT, MODEL, load
 from condvae.verbs.evaluate import evaluate
+from condvae.verbs.sample import sample
 from condvae.verbs.train import train
 
 
@@ -136,26 +139,9 @@ def two_processes(verb: str, what: Path, out: Path, *more: str) -> list[str]:
     return [*launcher, "-m", "condvae", verb, str(what), "--out", str(out), *more]
 
 
-@pytest.mark.long
-def test_two_processes_take_the_steps_that_one_takes_and_survive_being_killed(
-    small: Config, tmp_path: Path
-) -> None:
-    config = with_training(small, epochs=4.0, checkpoint_seconds=0.0, optimiser="muon")
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(to_toml(config), "utf-8")
-    alone = train(with_training(config, micro_batches=2), tmp_path / "alone", quiet=True)
-
-    done = subprocess.run(
-        two_processes("train", recipe, tmp_path / "two"), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("trained: ") == 1, "of two processes, one speaks"
-    assert losses(tmp_path / "two") == pytest.approx(losses(alone), rel=1e-3)
-    one, two = weights(alone), weights(tmp_path / "two")
-    assert all(torch.allclose(one[name], two[name], atol=0.02) for name in one)
-
-    path = tmp_path / "killed"
-    process = subprocess.Popen(two_processes("train", recipe, path), stderr=subprocess.DEVNULL)
+def killed_once_it_has_begun(command: list[str], path: Path) -> None:
+    """Start a training in several processes, and kill them all when a checkpoint is there."""
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (path / CHECKPOINT).exists() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -163,19 +149,44 @@ def test_two_processes_take_the_steps_that_one_takes_and_survive_being_killed(
         each.kill()
     process.wait()
     assert not (path / MODEL).exists(), "it finished before it was killed; make it longer"
-    command = two_processes("train", recipe, path, "--resume")
-    resumed = subprocess.run(command, capture_output=True, text=True)
-    assert resumed.returncode == 0, resumed.stderr
+
+
+def finished(command: list[str]) -> str:
+    """What a command says, which must end well."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("shard", [False, True], ids=["copies", "parts"])
+def test_two_processes_take_the_steps_that_one_takes_and_survive_being_killed(
+    shard: bool, small: Config, tmp_path: Path
+) -> None:
+    config = with_training(small, epochs=4.0, checkpoint_seconds=0.0, optimiser="muon", shard=shard)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(to_toml(config), "utf-8")
+    alone = train(with_training(config, micro_batches=2), tmp_path / "alone", quiet=True)
+
+    said = finished(two_processes("train", recipe, tmp_path / "two"))
+    assert said.count("trained: ") == 1, "of two processes, one speaks"
+    assert losses(tmp_path / "two") == pytest.approx(losses(alone), rel=1e-3)
+    one, two = weights(alone), weights(tmp_path / "two")
+    assert all(torch.allclose(one[name], two[name], atol=0.02) for name in one)
+
+    path = tmp_path / "killed"
+    killed_once_it_has_begun(two_processes("train", recipe, path), path)
+    finished(two_processes("train", recipe, path, "--resume"))
     assert all(torch.equal(tensor, two[name]) for name, tensor in weights(path).items())
 
+
+@pytest.mark.long
+def test_two_processes_measure_and_sample_what_one_does(small_run: Path, tmp_path: Path) -> None:
     apart, together = tmp_path / "one.json", tmp_path / "both.json"
-    evaluate(alone, samples=3, train_images=0, labels=False, out=apart, quiet=True)
+    evaluate(small_run, samples=3, train_images=0, labels=False, out=apart, quiet=True)
     flags = ["--samples", "3", "--train-images", "0", "--no-labels"]
-    done = subprocess.run(
-        two_processes("evaluate", alone, together, *flags), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count(together.name) == 1, "of two processes, one speaks"
+    said = finished(two_processes("evaluate", small_run, together, *flags))
+    assert said.count(together.name) == 1, "of two processes, one speaks"
     expected, found = (json.loads(path.read_text()) for path in (apart, together))
     for name in (
         "images",
@@ -185,3 +196,53 @@ def test_two_processes_take_the_steps_that_one_takes_and_survive_being_killed(
         "active_units",
     ):
         assert found[name] == pytest.approx(expected[name], rel=1e-4), name
+
+    sample(small_run, count=130, out=tmp_path / "one")
+    said = finished(two_processes("sample", small_run, tmp_path / "both", "--count", "130"))
+    assert said.count("samples.npz") == 1
+    whole, parts = (np.load(tmp_path / name / "samples.npz")["images"] for name in ("one", "both"))
+    assert len(whole) == 1300 and np.abs(whole.astype(int) - parts).max() <= 1
+
+
+@pytest.mark.long
+def test_two_processes_share_an_audit(tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    source, labels = tmp_path / "data.npz", np.arange(90) % 3
+    images = np.random.default_rng(0).integers(0, 60, (90, 8, 8), dtype=np.uint8)
+    images[np.arange(90), :, labels] += 150
+    np.savez(source, images=images, labels=labels)
+    flags = ["--scores", "neighbours", "--folds", "3", "--minutes", "0.1"]
+    alone = [sys.executable, "-m", "condvae", "audit", str(source), "--out", str(tmp_path / "one")]
+    finished([*alone, *flags])
+    said = finished(two_processes("audit", source, tmp_path / "both", *flags))
+    assert said.count("report.html") == 1, "of two processes, one speaks"
+    one, both = ((tmp_path / name / "scores.parquet").read_bytes() for name in ("one", "both"))
+    assert one == both
+
+
+def test_what_is_shared_out_apart_is_done_by_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in zip(PLACE, ("3", "4", "1"), strict=True):
+        monkeypatch.setenv(name, value)
+    with apart() as (index, number):
+        assert (index, number) == (3, 4)
+        assert not any(name in os.environ for name in PLACE)
+    assert os.environ["RANK"] == "3"
+    for name in PLACE:
+        monkeypatch.delenv(name)
+    with apart() as place:
+        assert place == (0, 1)
+
+
+def test_samples_are_the_same_whoever_draws_them(small_run: Path) -> None:
+    model = load(small_run, "cpu").model
+    y = torch.arange(1300) % model.classes
+    shares: list[list[Tensor]] = []
+    for index in range(2):
+        one = Processes(torch.device("cpu"))
+        one.number, one.index = 2, index
+        one.gathered = lambda parts: [shares.append(parts) or parts]  # type: ignore[method-assign,assignment,func-returns-value]
+        sampled(model, y, seed=5, processes=one)
+    assert [len(parts) for parts in shares] == [1, 2]
+    assert torch.equal(torch.cat([*shares[0], *shares[1]]), sampled(model, y, seed=5))
+    assert not torch.equal(sampled(model, y[:500], seed=5), sampled(model, y[:500], seed=6))

@@ -421,7 +421,8 @@ def run_evaluate(command: Evaluate) -> None:
 
 def run_sample(command: Sample) -> None:
     """Draw samples, and say where they are."""
-    for path in condvae.sample(command.run, **_given(command))["files"].values():
+    found = condvae.sample(command.run, **_given(command))
+    for path in found.get("files", {}).values():  # of several processes, one speaks
         say(path)
 
 
@@ -452,6 +453,8 @@ def run_audit(command: Audit) -> None:
         say("stopped; go on with the same command and --resume")
         raise SystemExit(130) from None
     found = result.numbers
+    if "files" not in found:  # of several processes, one speaks
+        return
     low, high = found["estimated_errors_interval"]
     table = Table(
         title=escape(f"{found['source']}, {found['split']}: {found['images']:,} images, of which about ")

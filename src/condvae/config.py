@@ -106,6 +106,10 @@ class TrainingConfig:
     """Width of the average of the weights, as a share of the steps so far; 0 for no average."""
     precision: str = "auto"
     """auto (bf16 where this device is faster with it), fp32 or bf16."""
+    compile: bool = False
+    """Compile the steps (torch.compile), on a GPU into CUDA graphs: slow at first, faster later."""
+    shard: bool = False
+    """Of several processes, each keeps a part of the weights alone, for less memory (FSDP)."""
     device: Annotated[str, arg(prefix_name=False)] = "auto"
     """auto, cpu or cuda."""
     seed: Annotated[int, arg(prefix_name=False)] = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -11,8 +12,13 @@ import torch
 from accelerate import PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor
 
 Value = TypeVar("Value")
+
+PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+"""Variables by which a launcher tells a process its number, how many there are, and its number on this
+computer."""
 
 
 class Processes:
@@ -64,6 +70,11 @@ class Processes:
         torch.distributed.all_reduce(held)
         return dict(zip(numbers, (held / self.number).tolist(), strict=True))
 
+    def take_over(self, tensors: list[Tensor]) -> None:
+        """Every process's tensors become those of the main one."""
+        for tensor in tensors:
+            torch.distributed.broadcast(tensor, 0)
+
     def share(self, whole: int) -> slice:
         """This process's part of so many things; together the parts are all of them, in order."""
         return slice(whole * self.index // self.number, whole * (self.index + 1) // self.number)
@@ -82,11 +93,32 @@ class Processes:
             AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@contextmanager
+def apart() -> Iterator[tuple[int, int]]:
+    """This process's number among those that were launched together, and how many there are.
+
+    Inside the block it is alone, on a device of its own: what is shared out there is whole trainings,
+    and not the steps of one.
+    """
+    hidden = {name: os.environ.pop(name) for name in PLACE if name in os.environ}
+    index, number, local = (int(hidden.get(n, d)) for n, d in zip(PLACE, (0, 1, 0), strict=True))
+    if number > 1 and torch.cuda.is_available():
+        torch.cuda.set_device(local % torch.cuda.device_count())
+    try:
+        yield index, number
+    finally:
+        os.environ.update(hidden)
+
+
 def seed_draws(seed: int, step: int, part: int) -> None:
     """Make what is drawn for a part of a step depend on the run's seed and their numbers alone.
 
     So nothing needs to be remembered of what was drawn before, and it doesn't matter whether one process
     takes the parts of a step one after another or several take them at once.
     """
-    mixed = np.random.SeedSequence((seed, step, part)).generate_state(1, np.uint64)
-    torch.manual_seed(int(mixed[0]))
+    torch.manual_seed(mixed_seed(seed, step, part))
+
+
+def mixed_seed(*numbers: int) -> int:
+    """One seed of several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])

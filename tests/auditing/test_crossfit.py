@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -164,3 +165,22 @@ def test_later_witnesses_get_the_first_ones_word_and_their_share_of_the_time(tmp
         assert (task.hint == said["first"]["log_p"][task.places]).all()
         assert first.tasks[number].hint is None
     assert [spy.tasks[0].seconds for spy in (first, second, third)] == pytest.approx([3.75, 1, 11.25])
+
+
+def test_processes_share_the_folds_and_all_have_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crossfit, "LOOK_AGAIN", 0.01)
+    alone = heard(Spy(), tmp_path / "alone")["spy"]
+    spies = [Spy() for _ in range(3)]
+
+    def process(index: int) -> dict[str, Testimony]:
+        plan = replace(PLAN, share=(index, 3))
+        with ProgressLine(quiet=True) as line:
+            return cross_fit(numbered(), {"spy": spies[index]}, plan, tmp_path / "shared", line)[0]
+
+    with ThreadPoolExecutor(3) as pool:
+        found = [said["spy"] for said in pool.map(process, range(3))]
+    assert [len(spy.tasks) for spy in spies] == [2, 1, 1]
+    assert all(spy.tasks[0].seconds == 30 for spy in spies), "two folds one after another, in a minute"
+    assert all((said[name] == alone[name]).all() for said in found for name in alone)

@@ -14,7 +14,7 @@ from condvae.config import Config, TrainingConfig
 from condvae.errors import UserError
 from condvae.training.checkpoint import read_checkpoint, restore, save_checkpoint
 from condvae.training.ema import WeightAverage
-from condvae.training.optimisers import OPTIMISERS, Muon, build_optimiser, orthogonalised
+from condvae.training.optimisers import OPTIMISERS, Muon, build_optimiser, orthogonalised, step_if
 
 
 @pytest.mark.parametrize("shape", [(2, 20, 50), (1, 50, 20), (3, 32, 32)])
@@ -114,6 +114,31 @@ def test_a_checkpoint_goes_on_as_if_nothing_had_happened(name: str, tmp_path: Pa
     step(module, optimiser)
     for key, value in module.state_dict().items():
         assert torch.equal(value, after[key]), key
+
+
+@pytest.mark.parametrize("ruin", [1e3, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", list(OPTIMISERS))
+def test_a_gradient_of_no_use_leaves_weights_and_moments_as_they_were(name: str, ruin: float) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(16, 32, 3), nn.Flatten(), nn.Linear(32, 16))
+    optimiser = build_optimiser(TrainingConfig(optimiser=name), module, "fp32")
+    x = torch.randn(4, 16, 3, 3)
+
+    def step(usable: bool) -> None:
+        optimiser.zero_grad()
+        (module(x).square().sum() * (1.0 if usable else ruin)).backward()
+        step_if(torch.tensor(usable), optimiser)
+
+    def state() -> list[torch.Tensor]:
+        moments = [value for values in optimiser.state.values() for value in values.values()]
+        return [tensor.detach().clone() for tensor in (*module.parameters(), *moments)]
+
+    step(True)
+    before = state()
+    step(False)
+    assert all(torch.equal(*pair) for pair in zip(before, state(), strict=True))
+    step(True)
+    assert not any(torch.equal(*pair) for pair in zip(before, state(), strict=True))
 
 
 def test_muon_trains_the_small_recipe(small: Config, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from condvae.files import read_tensors
 from condvae.run import CHECKPOINT, MODEL, load
 from condvae.training import trainer as training
 from condvae.training.checkpoint import read_checkpoint
+from condvae.training.compilation import why_not
 from condvae.training.trainer import Interrupted, Trainer
 from condvae.verbs.train import train
 
@@ -370,3 +371,30 @@ def test_a_gpu_that_is_not_there(small: Config, tmp_path: Path) -> None:
     config = replace(small, training=replace(small.training, device="cuda"))
     with pytest.raises(UserError, match="no GPU that PyTorch can use was found"):
         train(config, tmp_path / "run", quiet=True)
+
+
+# -------------------------------------------------------------------------------------------- compiling
+
+
+@pytest.mark.long
+def test_compiled_steps_are_the_same_steps(small: Config, tmp_path: Path) -> None:
+    if reason := why_not():
+        pytest.skip(f"torch.compile: {reason}")
+    short = replace(small, training=replace(small.training, epochs=0.2))
+    compiled = replace(short, training=replace(short.training, compile=True))
+    ends = []
+    for name, config in (("plain", short), ("compiled", compiled)):
+        ends.append(load(train(config, tmp_path / name, quiet=True), "cpu").training["validation_elbo"])
+    assert ends[1] == pytest.approx(ends[0], rel=1e-3)
+
+
+def test_where_nothing_can_be_compiled_training_says_so_and_goes_on(
+    small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    config = replace(small, training=replace(small.training, epochs=0.05, compile=True))
+    train(config, tmp_path / "run")
+    assert "there is no C++ compiler; going on without" in capsys.readouterr().err
+    both = replace(small, training=replace(small.training, shard=True, compile=True))
+    with pytest.raises(UserError, match="give one up"):
+        train(both, tmp_path / "both", quiet=True)

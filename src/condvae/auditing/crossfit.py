@@ -6,6 +6,7 @@ where it was, and memory holds one fold at a time.
 
 from __future__ import annotations
 
+import time
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ FASTEST = 1.0
 """Seconds that a witness has for a fold, at least."""
 TRIAL = 1000
 """Images that a witness's pace is found with."""
+LOOK_AGAIN = 0.5
+"""Seconds between looks at whether another process has finished a fold."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Plan:
         seed: of the folds and of everything that is trained.
         precision: of networks: fp32 or bf16.
         device: where they are trained.
+        share: this process's number, and how many processes share the folds.
     """
 
     folds: int
@@ -46,6 +50,21 @@ class Plan:
     seed: int
     precision: str
     device: torch.device
+    share: tuple[int, int] = (0, 1)
+
+    @property
+    def turns(self) -> int:
+        """Folds that a process hears one after another, at most."""
+        return -(-self.folds // self.share[1])
+
+    @property
+    def seconds_a_fold(self) -> float:
+        """What a fold may take, at most."""
+        return self.minutes * 60 / self.turns
+
+    def is_own(self, fold: int) -> bool:
+        """Whether a fold falls to this process."""
+        return fold % self.share[1] == self.share[0]
 
 
 def stratified_folds(
@@ -85,6 +104,8 @@ def cross_fit(
 ) -> tuple[dict[str, Testimony], NDArray[np.int64]]:
     """Every witness's word on every image, and the fold that each image was held out in.
 
+    Of several processes each hears its own folds, and finds the others' in the folder.
+
     Arguments:
         data: images that all have a label.
         folder: where folds are kept; those that are finished are read, and not heard again.
@@ -94,30 +115,70 @@ def cross_fit(
         By witness: an array a name, a row an image; what begins with `about_`, a row a fold.
     """
     assigned = stratified_folds(data.labels, plan.folds, plan.seed, groups)
-    parts = shares(witnesses, data.shape[0])
-    said: dict[str, list[Testimony]] = {name: [] for name in witnesses}
+    own = [fold for fold in range(plan.folds) if plan.is_own(fold)]
+    heard = {fold: _heard(data, assigned, fold, witnesses, plan, folder, line) for fold in own}
+    if len(own) < plan.folds:
+        line.start("waiting for the other processes")
     for fold in range(plan.folds):
-        places = np.flatnonzero(assigned == fold)
-        task: Task | None = None
-        hint: NDArray[np.float32] | None = None
-        for number, (name, witness) in enumerate(witnesses.items()):
-            file = folder / f"fold-{fold}" / f"{name}.npz"
-            testimony = read_testimony(file, places)
-            if testimony is None:
-                task = task or _task(data, assigned, fold, plan, file.parent, line)
-                asked = replace(
-                    task,
-                    seconds=max(FASTEST, plan.minutes * 60 / plan.folds * parts[name]),
-                    seed=task.seed + number,
-                    hint=hint,
-                )
-                with torch.random.fork_rng(devices=[]):
-                    testimony = witness.testify(asked)
-                write_arrays(file, places=places, **testimony)
-            hint = testimony["log_p"] if hint is None else hint
-            said[name].append(testimony)
+        if fold not in heard:
+            places = np.flatnonzero(assigned == fold)
+            files = {name: _file(folder, fold, name) for name in witnesses}
+            heard[fold] = {name: _heard_by_another(file, places) for name, file in files.items()}
+    folds = [heard[fold] for fold in range(plan.folds)]
     order = np.argsort(np.concatenate([np.flatnonzero(assigned == f) for f in range(plan.folds)]))
-    return {name: _assembled(folds, order) for name, folds in said.items()}, assigned
+    return {name: _assembled([fold[name] for fold in folds], order) for name in witnesses}, assigned
+
+
+def _heard(
+    data: LabelledImages,
+    assigned: NDArray[np.int64],
+    fold: int,
+    witnesses: Mapping[str, Witness],
+    plan: Plan,
+    folder: Path,
+    line: ProgressLine,
+) -> dict[str, Testimony]:
+    """What every witness says of a fold: read, where it has said it before."""
+    parts = shares(witnesses, data.shape[0])
+    places = np.flatnonzero(assigned == fold)
+    task: Task | None = None
+    hint: NDArray[np.float32] | None = None
+    said: dict[str, Testimony] = {}
+    for number, (name, witness) in enumerate(witnesses.items()):
+        file = _file(folder, fold, name)
+        testimony = read_testimony(file, places)
+        if testimony is None:
+            task = task or _task(data, assigned, fold, plan, file.parent, line)
+            asked = replace(
+                task,
+                seconds=max(FASTEST, plan.seconds_a_fold * parts[name]),
+                seed=task.seed + number,
+                hint=hint,
+            )
+            with torch.random.fork_rng(devices=[]):
+                testimony = witness.testify(asked)
+            write_arrays(file, places=places, **testimony)
+        hint = testimony["log_p"] if hint is None else hint
+        said[name] = testimony
+    return said
+
+
+def _file(folder: Path, fold: int, name: str) -> Path:
+    return folder / f"fold-{fold}" / f"{name}.npz"
+
+
+def _heard_by_another(file: Path, places: NDArray[np.int64]) -> Testimony:
+    """What a fold's witness says in another process, once it has said it."""
+    while (testimony := read_testimony(awaited(file), places)) is None:
+        time.sleep(LOOK_AGAIN)
+    return testimony
+
+
+def awaited(file: Path) -> Path:
+    """A file that another process writes, once it is there; a launcher stops all if one fails."""
+    while not file.exists():
+        time.sleep(LOOK_AGAIN)
+    return file
 
 
 def trial_task(

@@ -13,14 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from condvae.auditing.findings import KINDS, AuditResult, Suspect
+from condvae.figures.inline import data_url, png
 from condvae.files import as_utf8
 
 MATRIX_CLASSES = 30
@@ -104,14 +103,6 @@ def as_data(value: Any) -> str:
     return json.dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def picture_url(image: NDArray[np.uint8]) -> str:
-    """An image `[C, H, W]` as a data URL."""
-    pixels = image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)
-    buffer = BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
 def _resource(name: str) -> str:
     return resources.files("condvae.auditing").joinpath(name).read_text("utf-8")
 
@@ -134,7 +125,7 @@ def _card(card: Card, names: Sequence[str]) -> str:
     given = names[suspect.given] if suspect.given >= 0 else ""
     suggested = names[suspect.suggested] if suspect.suggested >= 0 else ""
     figures = "".join(
-        f'<figure><img src="{picture_url(image)}" alt="{text(caption)}">'
+        f'<figure><img src="{data_url(png(image))}" alt="{text(caption)}">'
         f"<figcaption>{text(caption)}</figcaption></figure>"
         for caption, image in card.pictures
     )

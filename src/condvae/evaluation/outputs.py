@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from condvae.models.protocol import ConditionalModel, Images, Labels, Temperature, mixed
+from condvae.processes import Processes, mixed_seed
+
+SAMPLED_AT_ONCE = 500
 
 
 def swapped(
@@ -51,13 +54,23 @@ def sampled(
     y: Labels,
     temperature: Temperature = 1.0,
     seed: int = 0,
-    batch_size: int = 500,
+    processes: Processes | None = None,
 ) -> Images:
-    """Images drawn from the prior under given labels."""
-    generator = torch.Generator(y.device).manual_seed(seed)
-    with torch.no_grad():
-        parts = [model.sample(part, temperature, generator) for part in y.split(batch_size)]
-    return torch.cat(parts)
+    """Images drawn from the prior under given labels.
+
+    Arguments:
+        seed: of the noise, which is a batch's own, so that the images don't depend on who draws them.
+        processes: those that each draw a share of the batches; all have the images.
+    """
+    batches = list(enumerate(y.split(SAMPLED_AT_ONCE)))
+    share = processes.share(len(batches)) if processes else slice(None)
+    parts = []
+    for number, labels in batches[share]:
+        generator = torch.Generator(y.device).manual_seed(mixed_seed(seed, number))
+        with torch.no_grad():
+            parts.append(model.sample(labels, temperature, generator).cpu())
+    shares = processes.gathered(parts) if processes else [parts]
+    return torch.cat([images for share in shares for images in share]).to(y.device)
 
 
 def partly_drawn(

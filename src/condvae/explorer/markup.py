@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from html import escape
-from io import BytesIO
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
 from condvae.figures import as_picture
+from condvae.figures.inline import data_url, png
 
 CSS = """
 .cards {display: flex; flex-wrap: wrap; gap: .75rem; margin: 0; padding: 0}
@@ -34,15 +33,12 @@ def embedded(image: Image.Image, words: str) -> str:
     Arguments:
         words: what is seen on it, for those who don't see it.
     """
-    buffer = BytesIO()
-    image.save(buffer, "PNG")
-    return moving(buffer.getvalue(), "png", words)
+    return moving(png(image), "png", words)
 
 
 def moving(content: bytes, kind: str, words: str) -> str:
     """An image file inside the page: "png", or an animation, "webp" or "gif"."""
-    text = base64.b64encode(content).decode()
-    return f'<img alt="{escape(words)}" src="data:image/{kind};base64,{text}">'
+    return f'<img alt="{escape(words)}" src="{data_url(content, kind)}">'
 
 
 def cards(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from condvae.errors import UserError
 from condvae.files import read_tensors, write_tensors
 from condvae.training.ema import WeightAverage
+from condvae.training.sharding import divided, whole
 
 
 def save_checkpoint(
@@ -21,8 +22,12 @@ def save_checkpoint(
     optimiser: torch.optim.Optimizer,
     average: WeightAverage,
     counters: dict[str, Any],
+    writes: bool = True,
 ) -> None:
     """Write weights, optimiser, average and counters.
+
+    Arguments:
+        writes: this process writes; all of them must call, because each may hold a part.
 
     Raises:
         UserError: the folder can't be written to, or the disk is full; an older checkpoint stays.
@@ -35,8 +40,9 @@ def save_checkpoint(
         tensors.update(_prefixed(f"optimiser.{index}", values))
     groups = [{k: v for k, v in g.items() if _is_json(v)} for g in state["param_groups"]]
     # Names may share one tensor's memory (tied or viewed weights); safetensors wants them apart.
-    apart = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-    write_tensors(path, apart, {"counters": counters, "groups": groups})
+    apart = {name: whole(tensor).detach().clone() for name, tensor in tensors.items()}
+    if writes:
+        write_tensors(path, apart, {"counters": counters, "groups": groups})
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,9 @@ def restore(
     """
     tensors = checkpoint.tensors
     try:
-        modules.load_state_dict(_under("weights", tensors))
+        live = modules.state_dict()
+        weights = _under("weights", tensors).items()
+        modules.load_state_dict({name: divided(tensor, live[name]) for name, tensor in weights})
         average.load_state_dict(_under("average", tensors))
         state = optimiser.state_dict()
         groups = [g | saved for g, saved in zip(state["param_groups"], checkpoint.groups, strict=True)]
@@ -105,7 +113,8 @@ def _lay_out_as_parameters(optimiser: torch.optim.Optimizer) -> None:
     for parameter, state in optimiser.state.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
-                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+                laid_out = torch.empty_like(parameter, dtype=value.dtype)
+                state[name] = laid_out.copy_(divided(value, parameter))
 
 
 def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from condvae.training.sharding import divided, own, whole
+
 
 class WeightAverage:
     """Power-law average (Karras et al. 2024, section 3.1): its width is a share of the steps so far.
@@ -29,20 +31,22 @@ class WeightAverage:
         floats = [name for name, tensor in self.live.items() if tensor.is_floating_point()]
         share = 1.0 if self.gamma is None else 1 - (1 - 1 / step) ** (self.gamma + 1)
         torch._foreach_lerp_(
-            [self.average[name] for name in floats], [self.live[name] for name in floats], share
+            [own(self.average[name]) for name in floats],
+            [own(self.live[name]) for name in floats],
+            share,
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averaged weights (integer buffers as they are now)."""
+        """The averaged weights (integer buffers as they are now), put together where they are shared."""
         return {
-            name: tensor if tensor.is_floating_point() else self.live[name]
+            name: whole(tensor) if tensor.is_floating_point() else self.live[name]
             for name, tensor in self.average.items()
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take over averaged weights."""
         for name, tensor in self.average.items():
-            tensor.copy_(state[name])
+            tensor.copy_(divided(state[name], tensor))
 
 
 def gamma_of_width(width: float) -> float:

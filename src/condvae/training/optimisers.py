@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from condvae.config import TrainingConfig
 from condvae.errors import UserError
+from condvae.training.sharding import divided, own, put_together
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration (Jordan et al. 2024)."""
@@ -42,26 +43,29 @@ class Muon(torch.optim.AdamW):
         return super().step(closure)
 
     def _step_matrices(self, group: dict[str, Any]) -> None:
+        usable = 1 - getattr(self, "found_inf", torch.zeros(()))
         by_shape: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = {}
         for parameter in group["params"]:
             if parameter.grad is None:
                 continue
-            state, gradient = self.state[parameter], parameter.grad
+            state = self.state[parameter]
             if not state:
-                state["step"] = torch.zeros(())
-                state["momentum"] = torch.zeros_like(gradient)
-            state["step"] += 1
-            state["momentum"].lerp_(gradient, 1 - self.momentum)
-            ahead = gradient.lerp(state["momentum"], self.momentum).flatten(1)
+                state["step"] = torch.zeros((), device=parameter.device)
+                state["momentum"] = torch.zeros_like(parameter.grad)
+            state["step"] += usable
+            gradient = torch.where(usable > 0, own(parameter.grad), 0.0)
+            momentum = own(state["momentum"]).lerp_(gradient, (1 - self.momentum) * usable)
+            ahead = put_together(gradient.lerp(momentum, self.momentum), parameter.grad).flatten(1)
             by_shape.setdefault(ahead.shape, []).append((parameter, ahead))
             parameter.grad = None  # so that AdamW leaves it alone
         for shape, pairs in by_shape.items():
             matrices = torch.stack([ahead for _, ahead in pairs])
             updates = orthogonalised(matrices.bfloat16() if group["bf16"] else matrices)
-            rate = group["lr"] * 0.2 * math.sqrt(max(shape))
+            rate = group["lr"] * 0.2 * math.sqrt(max(shape)) * usable
             for (parameter, _), update in zip(pairs, updates, strict=True):
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(update.to(parameter.dtype).view(parameter.shape), alpha=-rate)
+                update = divided(update.to(parameter.dtype).view(parameter.shape), parameter)
+                own(parameter).mul_(1 - group["lr"] * group["weight_decay"] * usable)
+                own(parameter).sub_(own(update) * rate)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
@@ -74,6 +78,19 @@ def orthogonalised(matrices: Tensor) -> Tensor:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x if wide else x.mT
+
+
+def step_if(usable: Tensor, optimiser: torch.optim.Optimizer) -> None:
+    """One step, unless the gradient is of no use; the device decides, and isn't waited for.
+
+    Arguments:
+        usable: a boolean scalar on the parameters' device.
+    """
+    if optimiser.defaults.get("fused"):
+        optimiser.found_inf = (~usable).float()  # type: ignore[attr-defined]
+        optimiser.step()
+    elif usable:
+        optimiser.step()
 
 
 OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {

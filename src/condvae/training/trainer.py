@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import platform
 import signal
 import time
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from accelerate.state import AcceleratorState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 import condvae
 from condvae import config as configuration
@@ -34,13 +36,18 @@ from condvae.objectives import OBJECTIVES, Loss
 from condvae.processes import Processes, seed_draws
 from condvae.run import CHECKPOINT, CONFIG, MODEL, choose_device, choose_precision, save_model
 from condvae.training.checkpoint import Checkpoint, read_checkpoint, restore, save_checkpoint
+from condvae.training.compilation import compilation, why_not
 from condvae.training.ema import WeightAverage
+from condvae.training.health import Health
 from condvae.training.monitor import Monitor, Unheard
-from condvae.training.optimisers import build_optimiser
+from condvae.training.optimisers import build_optimiser, step_if
 from condvae.training.schedule import learning_rate, progress
+from condvae.training.sharding import share_out, whole
 from condvae.training.stopwatch import Stopwatch
 
 LOG_EVERY = 50
+AGREE_EVERY = 8
+"""Steps after which processes agree on the time, and on whether someone asked them to stop."""
 VALIDATION_IMAGES = 2000
 SKIPS_IN_A_ROW = 50
 
@@ -57,9 +64,10 @@ class ModelAndObjective(nn.Module):
         self.model = model
         self.objective = objective
 
-    def forward(self, x: Tensor, y: Tensor, share: float) -> Loss:
+    def forward(self, x: Tensor, y: Tensor, share: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and the numbers to report."""
         loss: Loss = self.objective(self.model, x, y, share)
-        return loss
+        return loss.value, {**loss.metrics, "loss": loss.value.detach()}
 
 
 class Trainer:
@@ -99,8 +107,10 @@ class Trainer:
             else self.processes.agreed(choose_precision(settings.precision, device))
         )
         AcceleratorState._reset_state()  # a process may train more than once, in other precisions
+        missing = why_not() if settings.compile else ""
         self.accelerator = Accelerator(
             cpu=device.type == "cpu",
+            dynamo_plugin=compilation(device) if settings.compile and not missing else None,
             mixed_precision="bf16" if precision == "bf16" else "no",
             log_with=check_trackers(settings.trackers) or None,
             project_dir=out,
@@ -112,11 +122,14 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.pair = self._built().to(device)
         self.model = typing.cast(ConditionalModel, self.pair.model)
+        self.shared_out = settings.shard and self.processes.number > 1
+        if self.shared_out:
+            share_out(self.pair, self.processes.number, device)
         self.optimiser = build_optimiser(settings, self.pair, precision)
         # Statistics of batches: a step that is skipped has put them out as well.
         self.statistics = [b for b in self.pair.buffers() if b.is_floating_point()]
         self.good_statistics = [buffer.clone() for buffer in self.statistics]
-        self.step_module = self.accelerator.prepare(self.pair)
+        self.step_module = self.pair if self.shared_out else self.accelerator.prepare(self.pair)
         self.average = WeightAverage(self.pair.model, settings.ema)
         self.batches = Batches(
             self.train_data,
@@ -127,6 +140,7 @@ class Trainer:
             share=(self.processes.index, self.processes.number),
         )
         self.parts = self.processes.number * settings.micro_batches
+        self.agree_every = 1 if self.processes.number == 1 else AGREE_EVERY
         if self.batches.batch_size < self.parts:
             raise UserError(
                 f"a batch of {self.batches.batch_size} images can't be taken in {self.parts} parts; use "
@@ -135,7 +149,7 @@ class Trainer:
 
         self.stopwatch: Stopwatch | None = None
         self.step, self.seconds, self.validation_elbo = 0, 0.0, math.nan
-        self.skipped, self.skipped_in_a_row, self.usual_norm = 0, 0, math.nan
+        self.health = Health(device)
         if checkpoint:
             if checkpoint.counters.get("data") != self.train_data.fingerprint:
                 raise UserError(
@@ -150,10 +164,13 @@ class Trainer:
                 )
             restore(checkpoint, self.pair, self.optimiser, self.average)
             self._restore_counters(checkpoint)
-            _copy(self.statistics, self.good_statistics)
+            for statistic, good in zip(self.statistics, self.good_statistics, strict=True):
+                good.copy_(statistic)
         if self.processes.main:
             write_text(out / CONFIG, configuration.to_toml(config))
         self.monitor = Monitor(out, self.step, quiet) if self.processes.main else Unheard(out)
+        if missing:
+            self.monitor.line.console.print(f"--training.compile: {missing}; going on without")
         if settings.trackers:
             tables = {"model": asdict(config.model), "training": asdict(settings)}
             flat = {f"{t}.{k}": str(v) for t, table in tables.items() for k, v in table.items()}
@@ -190,25 +207,28 @@ class Trainer:
         saved = time.monotonic()
         share = progress(self.step, steps, self.seconds, limit)
         validated = math.floor(share * self.settings.validations)
-        meter = _Meter()
+        meter, asked, save = _Meter(), 0.0, 0.0
         try:
             with stop:
                 while share < 1:
                     for x, y in self.batches.epoch(*divmod(self.step, self.batches.steps_per_epoch)):
                         meter.add(self.train_step(x, y, share), self.batches.batch_size)
-                        self.seconds = time.monotonic() - started
-                        share, asked = self.processes.largest(
-                            progress(self.step, steps, self.seconds, limit), float(stop.asked)
-                        )
+                        if self.step % self.agree_every == 0:
+                            now = time.monotonic()
+                            due = now - saved > self.settings.checkpoint_seconds
+                            self.seconds, asked, save = self.processes.largest(
+                                now - started, float(stop.asked), float(due)
+                            )
+                        share = progress(self.step, steps, self.seconds, limit)
                         if meter.steps == LOG_EVERY or share >= 1:
                             self._log(meter, share)
                             meter = _Meter()
                         if math.floor(share * self.settings.validations) > validated:
                             validated = math.floor(share * self.settings.validations)
                             self.validate()
-                        if asked or time.monotonic() - saved > self.settings.checkpoint_seconds:
+                        if asked or save:
                             self._save_checkpoint()
-                            saved = time.monotonic()
+                            saved, save = time.monotonic(), 0.0
                         if asked:
                             raise Interrupted
                         if share >= 1:
@@ -220,8 +240,8 @@ class Trainer:
             for tracker in self.accelerator.trackers:
                 tracker.finish()
 
-    def train_step(self, x: Tensor, y: Tensor, share: float) -> dict[str, float]:
-        """One step of the optimiser, unless its gradient is beyond use; returns its numbers."""
+    def train_step(self, x: Tensor, y: Tensor, share: float) -> dict[str, Tensor]:
+        """One step of the optimiser, unless its gradient is of no use; returns its numbers."""
         settings = self.settings
         rate = learning_rate(
             settings.learning_rate, self.step, settings.warmup_steps, share, settings.schedule
@@ -231,35 +251,31 @@ class Trainer:
         numbers = self._backward(x, y, share)
         limit = settings.clip if settings.clip > 0 else math.inf
         with self._timed("optimiser"):
-            norm = float(nn.utils.clip_grad_norm_(self.pair.parameters(), limit))
-        usable = math.isfinite(norm) and not norm > settings.skip_above * self.usual_norm
-        if usable:
-            with self._timed("optimiser"):
-                self.optimiser.step()
-            first = math.isnan(self.usual_norm)
-            self.usual_norm = norm if first else 0.98 * self.usual_norm + 0.02 * norm
-            self.skipped_in_a_row = 0
-            _copy(self.statistics, self.good_statistics)
-        else:
-            _copy(self.good_statistics, self.statistics)
-            self.skipped += 1
-            self.skipped_in_a_row += 1
-            if self.skipped_in_a_row > SKIPS_IN_A_ROW:
-                raise self._diverged()
+            norm = whole(nn.utils.clip_grad_norm_(self.pair.parameters(), limit))
+            usable = self.health.take(norm, settings.skip_above)
+            step_if(usable, self.optimiser)
+            if self.shared_out:  # DDP does so itself
+                self.processes.take_over(self.statistics)
+            for statistic, good in zip(self.statistics, self.good_statistics, strict=True):
+                statistic.copy_(torch.where(usable, statistic, good))
+                good.copy_(statistic)
+        look = self.device.type == "cpu" or self.step % LOG_EVERY == 0  # a GPU would be waited for
+        if look and self.health.in_a_row > SKIPS_IN_A_ROW:
+            raise self._diverged()
         self.optimiser.zero_grad(set_to_none=True)
         self.step += 1
         with self._timed("optimiser"):
             self.average.update(self.step)
-        return numbers | {"gradient_norm": norm, "rate": rate}
+        return numbers | {"gradient_norm": norm, "rate": torch.tensor(rate)}
 
-    def _backward(self, x: Tensor, y: Tensor, share: float) -> dict[str, float]:
+    def _backward(self, x: Tensor, y: Tensor, share: float) -> dict[str, Tensor]:
         """The gradient of a step's loss, this process's micro-batches one after another; its numbers.
 
         A part weighs as many images as it has, so that the parts' sum (of this process) and mean (over
         processes) is the loss of the batch.
         """
         last = self.settings.micro_batches - 1
-        numbers: dict[str, float] = {}
+        numbers: dict[str, Tensor] = {}
         for index in range(last + 1):
             seed_draws(
                 self.settings.seed, self.step, self.processes.index + self.processes.number * index
@@ -267,14 +283,16 @@ class Trainer:
             images, labels = x[index :: last + 1], y[index :: last + 1]
             weight = len(labels) * self.processes.number / self.batches.batch_size
             with contextlib.ExitStack() as alone:
-                if index < last:
+                if isinstance(self.step_module, FSDPModule):
+                    self.step_module.set_requires_gradient_sync(index == last)
+                elif index < last:
                     alone.enter_context(self.accelerator.no_sync(self.step_module))
-                with self._timed("forward"):
-                    loss: Loss = self.step_module(images, labels, share)
+                with self._timed("forward"), self.accelerator.autocast():
+                    loss, reported = self.step_module(images, labels, share)
                 with self._timed("backward"):
-                    self.accelerator.backward(weight * loss.value)
-            for name, value in {**loss.metrics, "loss": loss.value.detach()}.items():
-                numbers[name] = numbers.get(name, 0.0) + weight * float(value)
+                    self.accelerator.backward(weight * loss)
+            for name, value in reported.items():
+                numbers[name] = weight * value.double() + numbers.get(name, 0.0)
         return numbers
 
     def _timed(self, part: str) -> contextlib.AbstractContextManager[None]:
@@ -283,8 +301,8 @@ class Trainer:
 
     def _diverged(self) -> UserError:
         """Keep the weights, which no skipped step has touched, and say what happened."""
-        good = self.step - self.skipped_in_a_row + 1
-        self.skipped_in_a_row = 0
+        good = self.step - int(self.health.in_a_row) + 1
+        self.health.in_a_row.zero_()
         self._save_checkpoint()
         return UserError(
             f"training diverged at step {self.step}: {SKIPS_IN_A_ROW} steps in a row had gradients that "
@@ -298,31 +316,44 @@ class Trainer:
     @torch.no_grad()
     def validate(self) -> float:
         """The averaged weights' ELBO on the validation images, in nats; training isn't disturbed."""
-        if not len(self.validation_data) or not self.processes.main:
+        if not len(self.validation_data):
             return math.nan
-        live = {name: tensor.clone() for name, tensor in self.pair.model.state_dict().items()}
+        weights = self.average.state_dict()
+        if not self.processes.main:
+            return math.nan
         devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
+        with torch.random.fork_rng(devices), self._with_weights(weights) as model:
             torch.manual_seed(self.settings.seed)
-            self.pair.model.load_state_dict(self.average.state_dict())
-            self.pair.eval()
             total, images = 0.0, 0
             for x, y in in_order(self.validation_data, 500, self.device):
                 with self.accelerator.autocast():
-                    total += float(self.model.elbo(x, y).value.sum())
+                    total += float(model.elbo(x, y).value.sum())
                 images += len(y)
                 if images >= VALIDATION_IMAGES:
                     break
-            self.pair.model.load_state_dict(live)
-            self.pair.train()
         self.validation_elbo = total / images
         self._note({"validation_elbo": self.validation_elbo})
         return self.validation_elbo
 
+    @contextlib.contextmanager
+    def _with_weights(self, weights: dict[str, Tensor]) -> Iterator[ConditionalModel]:
+        """The model with these weights, for evaluation; a second one where its own are shared out."""
+        if self.shared_out:
+            second = self._built().model.to(self.device)
+            second.load_state_dict(weights)
+            yield typing.cast(ConditionalModel, second.eval())
+            return
+        live = {name: tensor.clone() for name, tensor in self.pair.model.state_dict().items()}
+        self.pair.model.load_state_dict(weights)
+        self.pair.eval()
+        yield self.model
+        self.pair.model.load_state_dict(live)
+        self.pair.train()
+
     def _log(self, meter: _Meter, share: float) -> None:
         epoch = self.step / self.batches.steps_per_epoch
         record = {"epoch": epoch, "seconds": self.seconds, **self.processes.means(meter.means())}
-        self._note(record | {"skipped": self.skipped})
+        self._note(record | {"skipped": int(self.health.skipped)})
         seen = f"  validation {self.validation_elbo:.2f}" if self.validation_elbo < 0 else ""
         self.monitor.line.show(
             share,
@@ -344,9 +375,7 @@ class Trainer:
             "precision": self.precision,
             "parts": self.parts,
             "data": self.train_data.fingerprint,
-            "skipped": self.skipped,
-            "skipped_in_a_row": self.skipped_in_a_row,
-            "usual_norm": None if math.isnan(self.usual_norm) else self.usual_norm,
+            **self.health.counters(),
             "validation_elbo": None if math.isnan(self.validation_elbo) else self.validation_elbo,
         }
 
@@ -355,10 +384,8 @@ class Trainer:
         try:
             self.step = int(counters["step"])
             self.seconds = float(counters["seconds"])
-            self.skipped = int(counters["skipped"])
-            self.skipped_in_a_row = int(counters["skipped_in_a_row"])
-            usual, elbo = counters["usual_norm"], counters.get("validation_elbo")
-            self.usual_norm = math.nan if usual is None else float(usual)
+            self.health.restore(counters)
+            elbo = counters.get("validation_elbo")
             self.validation_elbo = math.nan if elbo is None else float(elbo)
             if self.step < 0 or not 0 <= self.seconds < math.inf:
                 raise ValueError("counts below 0")
@@ -368,11 +395,12 @@ class Trainer:
             ) from error
 
     def _save_checkpoint(self) -> None:
-        if not self.processes.main:
-            return
-        if not (self.out / CONFIG).exists():  # someone has tidied up
+        main = self.processes.main
+        if main and not (self.out / CONFIG).exists():  # someone has tidied up
             write_text(self.out / CONFIG, configuration.to_toml(self.config))
-        save_checkpoint(self.out / CHECKPOINT, self.pair, self.optimiser, self.average, self._counters())
+        if main or self.shared_out:
+            file, counters = self.out / CHECKPOINT, self._counters()
+            save_checkpoint(file, self.pair, self.optimiser, self.average, counters, main)
 
     def _finish(self) -> dict[str, Any]:
         data = self.train_data
@@ -380,7 +408,7 @@ class Trainer:
             "steps": self.step,
             "epochs": self.step / self.batches.steps_per_epoch,
             "seconds": self.seconds,
-            "skipped_steps": self.skipped,
+            "skipped_steps": int(self.health.skipped),
             "images": len(data),
             "source": data.name,
             "data_fingerprint": data.fingerprint,
@@ -391,8 +419,8 @@ class Trainer:
             "precision": self.precision,
             "versions": {"condvae": condvae.__version__, "torch": torch.__version__},
         }
+        weights = self.average.state_dict()
         if self.processes.main:
-            weights = self.average.state_dict()
             save_model(self.out, weights, self.config, data.shape, data.class_names, training)
         return training
 
@@ -402,24 +430,18 @@ class _Meter:
 
     def __init__(self) -> None:
         self.steps, self.images, self.started = 0, 0, time.monotonic()
-        self.sums: dict[str, float] = {}
+        self.sums: dict[str, Tensor] = {}
 
-    def add(self, numbers: dict[str, float], images: int) -> None:
+    def add(self, numbers: dict[str, Tensor], images: int) -> None:
         self.steps += 1
         self.images += images
         for name, value in numbers.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.sums[name] = value + self.sums.get(name, 0.0)
 
     def means(self) -> dict[str, float]:
+        means = {name: float(total) / self.steps for name, total in self.sums.items()}
         rate = self.images / max(1e-9, time.monotonic() - self.started)
-        return {name: total / self.steps for name, total in self.sums.items()} | {
-            "images_per_second": rate
-        }
-
-
-def _copy(these: list[Tensor], into: list[Tensor]) -> None:
-    for tensor, place in zip(these, into, strict=True):
-        place.copy_(tensor)
+        return means | {"images_per_second": rate}
 
 
 class _StopSignal:
@@ -473,6 +495,10 @@ def check_settings(settings: TrainingConfig) -> None:
         raise UserError(f"--training.labelled-share must be within 0 and 1, not {share}")
     if not 0 <= settings.seed < 1 << 63:
         raise UserError(f"--seed must be within 0 to 2^63 - 1, not {settings.seed}")
+    if settings.shard and settings.compile:
+        raise UserError("--training.shard and --training.compile can't be had together; give one up")
+    if os.environ.get("ACCELERATE_USE_FSDP", "false") == "true":
+        raise UserError("weights are shared out by --training.shard; launch without accelerate's FSDP")
     for name in ("clip", "checkpoint_seconds", "skip_above"):
         if not getattr(settings, name) >= 0:
             raise UserError(f"--training.{name.replace('_', '-')} must be a number of 0 or more")

@@ -16,18 +16,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from condvae.auditing.apply import FORMAT, apply_decisions, read_decisions
-from condvae.auditing.crossfit import Plan, cross_fit, trial_task
+from condvae.auditing.crossfit import Plan, awaited, cross_fit, trial_task
 from condvae.auditing.duplicates import exact_groups
 from condvae.auditing.findings import ISSUE_COLUMNS, AuditResult, Suspect, find, needed
 from condvae.auditing.generative import pictures
 from condvae.auditing.report import Card, report
 from condvae.auditing.task import Witness
 from condvae.auditing.witnesses import COMBINED, shares, witnesses_for
-from condvae.data import LabelledImages, load
+from condvae.data import LabelledImages, hub, load
 from condvae.data.formats import checked
 from condvae.data.sources import SOURCES, native_shape, unreadable_files
 from condvae.errors import UserError
 from condvae.files import as_utf8, cannot_write, read_json, write_bytes, write_json, write_text
+from condvae.processes import apart
 from condvae.progress import ProgressLine, clock
 from condvae.run import choose_device, choose_precision
 
@@ -113,6 +114,9 @@ def audit_source(
 ) -> AuditResult:
     """Audit a source, and write `scores.parquet`, `issues.csv`, `audit.json` and `report.html`.
 
+    Of several processes that were launched together, each hears its share of the folds; all have the
+    result, and the main one alone writes it.
+
     Arguments:
         source: a name, a folder of class folders, a .zip of them, or an .npz.
         split: "train", "test" or "all"; a source that doesn't tell them apart is audited whole.
@@ -128,8 +132,54 @@ def audit_source(
     for package in ("pandas", "pyarrow"):
         needed(package)
     witnesses = _checked_flags(minutes, budget, scores)
-    where = choose_device(device)
-    size = image_size or (LARGEST if max(native_shape(source)[1:]) > LARGEST else 0)
+    named = source in SOURCES or hub.is_address(source)
+    absolute = source if named else str(Path(source).expanduser().resolve())
+    path = Path(out) if out else Path("runs") / f"audit-{Path(absolute).stem}"
+    with apart() as share, ProgressLine(quiet or share[0] > 0) as line:
+        main = share[0] == 0
+        if not main:
+            awaited(path / SETTINGS)  # the main process is then done with decoding
+        where = choose_device(device)
+        size = image_size or (LARGEST if max(native_shape(source)[1:]) > LARGEST else 0)
+        everything, unreadable = _loaded(source, split, data_root, size)
+        settings = Settings(
+            source=absolute,
+            split=split,
+            image_size=size,
+            fingerprint=everything.fingerprint,
+            scores=scores,
+            folds=folds,
+            minutes=minutes,
+            seed=seed,
+            precision=choose_precision("auto", where),
+        )
+        settings = _claim(path, settings, resume or not main)
+        plan = Plan(folds, minutes, seed, settings.precision, where, share)
+        began = time.monotonic()
+        result, assigned = _audited(
+            everything, witnesses, plan, scores, budget, path / FOLDS, line, unreadable
+        )
+        result.numbers["unlabelled"] = len(everything) - len(result.labels)
+        result.numbers["settings"] = asdict(settings)
+        if not main:
+            return result
+        line.start("drawing the report")
+        cards = _cards(result, everything, assigned, plan, path / FOLDS, budget)
+    decisions = {
+        "format": FORMAT,
+        "source": absolute,
+        "split": split,
+        "data_root": str(Path(data_root).resolve()) if data_root else None,
+    }
+    result.numbers["seconds"] = round(time.monotonic() - began, 1)
+    result.numbers["files"] = _write(path, result, cards, decisions)
+    return result
+
+
+def _loaded(
+    source: str, split: str, data_root: str | Path | None, size: int
+) -> tuple[LabelledImages, tuple[str, ...]]:
+    """All images of a source, and the files that can't be read."""
     everything = load(
         source,
         split=split,
@@ -139,44 +189,12 @@ def audit_source(
         hold_out=False,
     )
     unreadable = tuple(map(as_utf8, unreadable_files(source, everything)))
-    everything = replace(
+    readable = replace(
         everything,
         class_names=tuple(map(as_utf8, everything.class_names)),
         files=everything.files and tuple(map(as_utf8, everything.files)),
     )
-    path = Path(out) if out else Path("runs") / f"audit-{Path(everything.name).stem}"
-    absolute = source if source in SOURCES else str(Path(source).expanduser().resolve())
-    settings = Settings(
-        source=absolute,
-        split=split,
-        image_size=size,
-        fingerprint=everything.fingerprint,
-        scores=scores,
-        folds=folds,
-        minutes=minutes,
-        seed=seed,
-        precision=choose_precision("auto", where),
-    )
-    settings = _claim(path, settings, resume)
-    plan = Plan(folds, minutes, seed, settings.precision, where)
-    began = time.monotonic()
-    with ProgressLine(quiet) as line:
-        result, assigned = _audited(
-            everything, witnesses, plan, scores, budget, path / FOLDS, line, unreadable
-        )
-        line.start("drawing the report")
-        cards = _cards(result, everything, assigned, plan, path / FOLDS, budget)
-    decisions = {
-        "format": FORMAT,
-        "source": absolute,
-        "split": split,
-        "data_root": str(Path(data_root).resolve()) if data_root else None,
-    }
-    result.numbers["unlabelled"] = len(everything) - len(result.labels)
-    result.numbers["settings"] = asdict(settings)
-    result.numbers["seconds"] = round(time.monotonic() - began, 1)
-    result.numbers["files"] = _write(path, result, cards, decisions)
-    return result
+    return readable, unreadable
 
 
 def apply(
@@ -256,11 +274,11 @@ def _estimate(
     parts = shares(witnesses, data.shape[0])
     total, told = 0.0, []
     for name, witness in witnesses.items():
-        limit = plan.minutes * 60 / plan.folds * parts[name]
+        limit = plan.seconds_a_fold * parts[name]
         pace = witness.pace(task, limit, len(data) - held, held)
         if pace is None:
             continue
-        total += min(limit, pace.seconds) * plan.folds
+        total += min(limit, pace.seconds) * plan.turns
         passes = pace.passes_within(limit)
         short = passes < min(FEW_PASSES, pace.passes)
         told.append(

@@ -9,7 +9,6 @@ import re
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from condvae.errors import UserError
 from condvae.files import read_tensors, write_bytes
 from condvae.progress import ProgressLine
 from condvae.run import MODEL, choose_device, choose_precision, load, precision_times
+from condvae.training.compilation import why_not
 from condvae.training.trainer import describe_device
 from condvae.verbs.train import train
 
@@ -140,16 +140,10 @@ def _precision(_: object) -> Finding:
 
 
 def _compilation(_: object) -> Finding:
-    """No part of condvae needs it; a user's own code may."""
-    if not shutil.which(os.environ.get("CXX", "c++")):
-        return Finding("torch.compile", "not available: there is no C++ compiler (none is needed)")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            doubled = torch.compile(lambda x: 2 * x)(torch.ones(8))
-    except Exception as error:
-        return Finding("torch.compile", f"not available: {type(error).__name__} (it is not needed)")
-    return Finding("torch.compile", "available" if doubled.eq(2).all() else "wrong", True)
+    """No training needs it; `--training.compile` asks for it."""
+    reason = why_not()
+    found = f"not available: {reason} (it is not needed)" if reason else "available"
+    return Finding("torch.compile", found)
 
 
 def _determinism(_: object) -> Finding:

@@ -12,7 +12,8 @@ import numpy as np
 from condvae.errors import UserError
 from condvae.files import write_arrays, write_picture
 from condvae.models.protocol import Temperature, temperatures
-from condvae.run import Run, load
+from condvae.processes import Processes
+from condvae.run import Run, choose_device, load
 from condvae.verbs.sources import class_number
 from condvae.verbs.swap import draw_samples
 
@@ -41,6 +42,10 @@ def sample(
         guidance: how far labels are exaggerated; 0 for not at all.
         out: folder; by default the run's `figures`.
 
+    Returns:
+        The files. Of several processes that were launched together, each draws a share of the images,
+        and only the main one writes and has something to return.
+
     Raises:
         UserError: the run or a flag is wrong, a label out of range.
     """
@@ -51,11 +56,15 @@ def sample(
         raise UserError(f"--temperature {' '.join(map(str, each))}: must be a number of 0 or more")
     if not math.isfinite(guidance) or guidance < 0:
         raise UserError(f"--guidance {guidance}: must be a number of 0 or more")
-    loaded = run if isinstance(run, Run) else load(run, device)
+    together = Processes(run.device if isinstance(run, Run) else choose_device(device))
+    loaded = run if isinstance(run, Run) else load(run, together.device.type)
     names = loaded.class_names
     chosen = [class_number(loaded, each, "--labels") for each in labels or range(len(names))]
     folder = Path(out) if out else loaded.results / "figures"
-    picture, images = draw_samples(loaded, chosen, count, temperature, seed, guidance)
+    picture, images = draw_samples(loaded, chosen, count, temperature, seed, guidance, together)
+    together.close(wait=False)
+    if not together.main:
+        return {}
     arrays = write_arrays(
         folder / "samples.npz",
         images=images.reshape(-1, *loaded.model.shape),

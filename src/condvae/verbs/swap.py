@@ -21,6 +21,7 @@ from condvae.figures import label_grid, pairs, sample_grid
 from condvae.files import write_arrays, write_json, write_picture
 from condvae.models.conditioning import guided
 from condvae.models.protocol import Temperature, temperatures
+from condvae.processes import Processes
 from condvae.run import Run, load
 from condvae.verbs.own_images import swap_own
 from condvae.verbs.sources import test_images
@@ -248,11 +249,12 @@ def draw_samples(
     temperature: Temperature,
     seed: int,
     guidance: float = 0.0,
+    processes: Processes | None = None,
 ) -> tuple[Image.Image, NDArray[np.uint8]]:
     """Samples from the prior, a row a label; the picture, and the images `[K, N, C, H, W]`."""
     y = torch.tensor(np.repeat(np.array(labels), count), device=run.device)
     with guided(typing.cast(nn.Module, run.model), guidance):
-        drawn = sampled(run.model, y, temperature, seed).cpu().numpy()
+        drawn = sampled(run.model, y, temperature, seed, processes).cpu().numpy()
     grid = drawn.reshape(len(labels), count, *run.model.shape)
     names = [run.class_names[label] for label in labels]
     source = Path(run.config.data.source).name

@@ -196,6 +196,7 @@ def _check_same(now: Config, before: Config, path: Path) -> None:
                 "device",
                 "checkpoint_seconds",
                 "micro_batches",
+                "compile",
             ):
                 raise UserError(
                     f"--resume: {path} was begun with {table}.{field} = {theirs[table][field]!r}, "
