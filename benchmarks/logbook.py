@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import platform
 import shlex
 import sys
 from pathlib import Path
@@ -27,7 +28,11 @@ def about(device: torch.device) -> dict[str, Any]:
     script = Path(sys.argv[0]).name
     return {
         "device": describe_device(device),
-        "versions": {"condvae": condvae.__version__, "torch": torch.__version__},
+        "versions": {
+            "condvae": condvae.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
         "date": datetime.date.today().isoformat(),
         "command": shlex.join(["python", f"benchmarks/{script}", *sys.argv[1:]]),
     }

@@ -16,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from tyro.conf import Positional
 from condvae import config as configuration
 from condvae.processes import Processes
 from condvae.run import choose_device
+from condvae.training.stopwatch import Stopwatch
 from condvae.training.trainer import Trainer
 from condvae.verbs.train import _images
 
@@ -79,13 +79,11 @@ def work(wanted: Scaling) -> None:
     with tempfile.TemporaryDirectory() as folder:
         images = _images(config, wanted.data_root)
         trainer = Trainer(config, images, Path(folder), quiet=True, processes=together)
-        spent = []
+        watch, spent = Stopwatch(together.device), []
         for x, y in trainer.batches.epoch(0):
-            started = time.perf_counter()
+            started = watch.now()
             trainer.train_step(x, y, 0.5)
-            if together.device.type == "cuda":
-                torch.cuda.synchronize()
-            spent.append(time.perf_counter() - started)
+            spent.append(watch.now() - started)
             if len(spent) == WARM_UP + wanted.steps:
                 break
         trainer.monitor.close()
@@ -94,9 +92,9 @@ def work(wanted: Scaling) -> None:
     if together.number > 1:
         gradient, sums = torch.ones(number, device=together.device), []
         for _ in range(10):
-            started = time.perf_counter()
+            started = watch.now()
             torch.distributed.all_reduce(gradient)
-            sums.append(time.perf_counter() - started)
+            sums.append(watch.now() - started)
     if together.main:
         found = {"step": statistics.median(spent[WARM_UP:]), "sum": statistics.median(sums)}
         print(json.dumps({**found, "parameters": number, "batch": trainer.batches.batch_size}))
