@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -110,7 +110,6 @@ class WeightedDraws:
     log_likelihood: Float[Tensor, "samples batch"]
 
 
-@runtime_checkable
 class ConditionalModel(Protocol):
     """A generative model of uint8 images `[B, C, H, W]` given labels `[B]` of 0 to K - 1.
 
@@ -178,7 +177,6 @@ class ConditionalModel(Protocol):
         ...
 
 
-@runtime_checkable
 class WeighableModel(ConditionalModel, Protocol):
     """A model whose draws' gradients can be weighed; flat models are."""
 
@@ -193,3 +191,11 @@ class WeighableModel(ConditionalModel, Protocol):
     ) -> WeightedDraws:
         """Draws and their importance weights; `log q` through the draw alone if it is held."""
         ...
+
+
+def is_weighable(model: ConditionalModel) -> TypeGuard[WeighableModel]:
+    """Whether a model's draws' gradients can be weighed.
+
+    (Not by `isinstance`: from Python 3.12 on it doesn't see what a module keeps as its parts.)
+    """
+    return hasattr(model, "weighted_draws")

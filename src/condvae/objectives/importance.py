@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from condvae.models.protocol import ConditionalModel, Images, Labels, WeighableModel
+from condvae.models.protocol import ConditionalModel, Images, Labels, is_weighable
 from condvae.objectives.base import Loss, reported, require
 
 LogWeights = Float[Tensor, "samples batch"]
@@ -52,10 +52,10 @@ class ImportanceWeighted(nn.Module):
         """What each draw's gradient is multiplied by on its way to the inference network, if not 1."""
         return None
 
-    def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float) -> Loss:
+    def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float | Tensor) -> Loss:
         """The loss on a batch."""
         noise = torch.randn(self.draws, len(y), model.latents, device=y.device)
-        if isinstance(model, WeighableModel):
+        if is_weighable(model):
             drawn = model.weighted_draws(x, y, noise, self.hold_posterior)
             log_weights, log_likelihood = drawn.log_weights, drawn.log_likelihood.mean()
             self._weigh(drawn.handle, self.factors(log_weights.detach()))
@@ -81,7 +81,7 @@ def require_handle(model: ConditionalModel, what: str) -> None:
         UserError: it has several groups of latents, or a posterior with weights of its own.
     """
     require(
-        isinstance(model, WeighableModel) and model.posterior.amortised,
+        is_weighable(model) and model.posterior.amortised,
         what,
         "weighs the inference network's gradient a draw, so it needs a flat model whose posterior has "
         "no weights of its own, such as diagonal-gaussian; use that, or iwae",
@@ -113,7 +113,7 @@ class Iwae(ImportanceWeighted):
             require_handle(model, "iwae(gradient='doubly-reparameterised')")
         elif self.hold_posterior:
             require(
-                isinstance(model, WeighableModel) and model.posterior.density_is_quick,
+                is_weighable(model) and model.posterior.density_is_quick,
                 "iwae(gradient='sticking-the-landing')",
                 "asks a posterior held as a constant for the density of its draws, so it needs a flat "
                 "model, and not an inverse autoregressive flow; use that, or gradient=standard",
