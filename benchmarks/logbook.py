@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import condvae
-from condvae.training.trainer import describe_device
+from condvae.run import describe_device
 
 
 def add(line: dict[str, Any], log: Path) -> None:

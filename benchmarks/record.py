@@ -121,6 +121,7 @@ def record(wanted: Record) -> dict[str, Any]:
         "device": training["device"],
         "precision": training["precision"],
         "evaluation_precision": found["precision"],
+        "evaluation_device": found["device"],
         "evaluation_seconds": found["seconds"]["bounds"],
         "versions": training["versions"],
         "commit": at,

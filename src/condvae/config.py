@@ -107,7 +107,7 @@ class TrainingConfig:
     precision: str = "auto"
     """auto (bf16 where this device is faster with it), fp32 or bf16."""
     compile: bool = False
-    """Compile the steps (torch.compile), on a GPU into CUDA graphs: slow at first, faster later."""
+    """Compile the steps (torch.compile): slow at first, perhaps faster later."""
     shard: bool = False
     """Of several processes, each keeps a part of the weights alone, for less memory (FSDP)."""
     device: Annotated[str, arg(prefix_name=False)] = "auto"

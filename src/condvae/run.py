@@ -11,6 +11,7 @@ figures/*.png        swap.json        evaluation.json        README.md
 
 from __future__ import annotations
 
+import platform
 import time
 import typing
 from collections.abc import Mapping
@@ -91,6 +92,18 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: no GPU that PyTorch can use was found; use --device cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def describe_device(device: torch.device) -> str:
+    """The hardware in words: the GPU's name, or the processor's and how many threads are used."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [x.split(":", 1)[1] for x in info.read_text().splitlines() if "model name" in x]
+        name = models[0].strip() if models else name
+    return f"{name}, {torch.get_num_threads()} threads"
 
 
 def choose_precision(precision: str, device: torch.device) -> str:

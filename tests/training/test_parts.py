@@ -54,7 +54,7 @@ def test_average_follows_floats_and_width_zero_keeps_the_newest() -> None:
         for step in range(1, 50):
             with torch.no_grad():
                 model.weight.fill_(float(step))
-            average.update(step)
+            average.update(average.share(step))
         mean = float(average.state_dict()["weight"][0])
         assert mean == 49 if width == 0 else 30 < mean < 48
 
@@ -75,7 +75,7 @@ def test_a_checkpoint_puts_everything_back(tmp_path: Path) -> None:
     model, optimiser, average = parts()
     for number in range(1, 4):
         step(model, optimiser)
-        average.update(number)
+        average.update(average.share(number))
     save_checkpoint(tmp_path / "state", model, optimiser, average, {"step": 3, "norm": None})
     step(model, optimiser)
     after = model.weight.clone()

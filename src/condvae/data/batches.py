@@ -83,14 +83,13 @@ class Batches:
         """The batches of an epoch, from batch `start` on."""
         generator = np.random.default_rng((self.seed, number))
         orders = [self._order(generator, places, size) for places, size in self.streams]
+        chosen = np.concatenate(orders, 1)[start:, self.first :: self.every]
         read = 0
-        for index in range(start, self.steps_per_epoch):
-            chosen = np.concatenate([order[index] for order in orders])[self.first :: self.every]
-            at = torch.from_numpy(chosen).to(self.device)
+        for index, at in enumerate(torch.tensor(chosen, device=self.device)):
             if self.images is not None:
                 yield self.images.index_select(0, at), self.labels.index_select(0, at)
             else:
-                images = torch.from_numpy(self.data.images[chosen])
+                images = torch.from_numpy(self.data.images[chosen[index]])
                 read += images.nbytes
                 if read > HELD:
                     let_go(self.data.images)

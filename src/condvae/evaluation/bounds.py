@@ -19,7 +19,7 @@ from torch import Tensor
 
 from condvae.models.protocol import ConditionalModel, Images, Labels, flat
 
-PAIRS_AT_ONCE, SAMPLES_AT_ONCE = 32, 16
+PAIRS_AT_ONCE, SAMPLES_AT_ONCE = {"cpu": 32, "cuda": 512}, 16
 """An image and a label is a pair. (Noise is drawn by as many samples: another number, other noise.)"""
 FIRST_PASS = 5
 NEGLIGIBLE = 15.0
@@ -91,19 +91,22 @@ class NoiseStreams:
     """A stream of standard normal noise an image, the same whatever batch the image is in.
 
     Noise is made in whole blocks of `SAMPLES_AT_ONCE`, of which the last may be used in part: the first
-    samples are the same however many follow. (It is half a per cent of the work on MNIST.)
+    samples are the same however many follow. (It is half a per cent of the work on MNIST.) A GPU's
+    noise is made there, and isn't a processor's.
     """
 
     def __init__(self, indices: Sequence[int], latents: int, seed: int, device: torch.device) -> None:
-        self.generators = [torch.Generator().manual_seed(seed * 1_000_003 + i) for i in indices]
+        self.generators = [torch.Generator(device).manual_seed(seed * 1_000_003 + i) for i in indices]
         self.latents = latents
         self.device = device
 
     def block(self) -> Float[Tensor, "samples batch z"]:
         """The next `SAMPLES_AT_ONCE` samples of every image."""
         shape = (SAMPLES_AT_ONCE, self.latents)
-        drawn = [torch.randn(shape, generator=generator) for generator in self.generators]
-        return torch.stack(drawn, 1).to(self.device)
+        drawn = [
+            torch.randn(shape, generator=generator, device=self.device) for generator in self.generators
+        ]
+        return torch.stack(drawn, 1)
 
     def blocks(self, samples: int) -> Iterator[Float[Tensor, "samples batch z"]]:
         """The next samples, a block at a time."""
@@ -153,7 +156,7 @@ def weighted_bounds(
     *,
     sizes: Sequence[int],
     seed: int = 0,
-    pairs_at_once: int = PAIRS_AT_ONCE,
+    pairs_at_once: int | None = None,
 ) -> Float[Tensor, "sizes pairs"]:
     """Importance-weighted bounds of `log p(x|y)` of pairs of an image and a label, in nats an image.
 
@@ -164,9 +167,11 @@ def weighted_bounds(
         x, y: the pairs.
         indices: each image's place in the data set, which its noise comes from.
         sizes: numbers of samples, of which the last and largest is how many are drawn.
-        pairs_at_once: more of them are quicker where samples are few; the numbers are the same.
+        pairs_at_once: by default what suits the device; more of them are quicker where samples are few.
+            The numbers are the same.
     """
     parts = []
+    pairs_at_once = pairs_at_once or PAIRS_AT_ONCE[x.device.type]
     for start in range(0, len(y), pairs_at_once):
         part = slice(start, start + pairs_at_once)
         streams = NoiseStreams(indices[part], model.latents, seed, x.device)
@@ -186,7 +191,7 @@ def bounds(
     samples: int,
     seed: int = 0,
     first: int = 0,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     every_label: bool = True,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Bounds:
@@ -200,6 +205,7 @@ def bounds(
         images: of a model in evaluation mode: no image may reach another's number.
         samples: importance samples S.
         first: the first image's place in the data set, which its noise comes from.
+        batch_size: images after which progress is told of; the numbers are the same.
         every_label: bound `log p(x)` as well; without, `marginal` is NaN, in a tenth of the time.
             (A model that no label reaches needs no sum: there `marginal` is `log_likelihood`.)
         progress: told the share that is done.
@@ -208,6 +214,7 @@ def bounds(
         raise ValueError("a model in training mode: its images may share batch statistics")
     parts: list[tuple[Tensor, ...]] = []
     sizes = curve_sizes(samples)
+    batch_size = batch_size or max(128, PAIRS_AT_ONCE[images.device.type])
     for start in range(0, len(labels), batch_size):
         x, y = images[start : start + batch_size], labels[start : start + batch_size]
         here = list(range(first + start, first + start + len(y)))

@@ -62,7 +62,7 @@ class TotalCorrelation(nn.Module):
         self.images = images
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
 
-    def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float) -> Loss:
+    def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float | Tensor) -> Loss:
         """The loss on a batch."""
         elbo = model.elbo(x, y)
         log_likelihood, kl = elbo.log_likelihood.mean(), elbo.kl.sum(1).mean()
@@ -121,7 +121,7 @@ class FactorVae(nn.Module):
             hidden += [nn.Linear(before, after), nn.LeakyReLU(0.2)]
         self.discriminator = nn.Sequential(*hidden, nn.Linear(width, 1))
 
-    def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float) -> Loss:
+    def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float | Tensor) -> Loss:
         """The loss on a batch."""
         elbo = model.elbo(x, y)
         log_likelihood, kl = elbo.log_likelihood.mean(), elbo.kl.sum(1).mean()
@@ -168,7 +168,7 @@ class DipVae(nn.Module):
         require_gaussians(model, "dip", "the objective info")
         self.variant, self.off_diagonal, self.diagonal = variant, off_diagonal, diagonal
 
-    def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float) -> Loss:
+    def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float | Tensor) -> Loss:
         """The loss on a batch."""
         elbo = model.elbo(x, y)
         log_likelihood, kl = elbo.log_likelihood.mean(), elbo.kl.sum(1).mean()
@@ -208,7 +208,7 @@ class InfoVae(nn.Module):
         require(kernel in KERNELS, "info", f"kernel={kernel}: use {' or '.join(KERNELS)}")
         self.alpha, self.weight, self.kernel = alpha, weight, kernel
 
-    def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float) -> Loss:
+    def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float | Tensor) -> Loss:
         """The loss on a batch."""
         elbo = model.elbo(x, y)
         log_likelihood, kl = elbo.log_likelihood.mean(), elbo.kl.sum(1).mean()

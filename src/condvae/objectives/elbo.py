@@ -15,9 +15,10 @@ from condvae.objectives.base import Loss, gaussian, reported, require, require_g
 from condvae.probability.divergences import kl_to_standard_normal
 
 
-def risen(progress: float, share: float) -> float:
+def risen(progress: float | Tensor, share: float) -> Tensor:
     """A line from 0 at a run's beginning to 1 once a `share` of it is done; 1 where that is 0."""
-    return min(1.0, progress / share) if share > 0 else 1.0
+    progress = torch.as_tensor(progress)
+    return (progress / share).clamp(max=1.0) if share > 0 else torch.ones_like(progress)
 
 
 class NegativeElbo(nn.Module):
@@ -41,7 +42,7 @@ class NegativeElbo(nn.Module):
         self.beta = beta
         self.warmup = warmup
 
-    def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float) -> Loss:
+    def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float | Tensor) -> Loss:
         """The loss on a batch, at a share `progress` of the run."""
         elbo = model.elbo(x, y)
         log_likelihood, kl = elbo.log_likelihood.mean(), elbo.kl.sum(1).mean()
@@ -71,13 +72,13 @@ class Capacity(nn.Module):
         )
         self.nats, self.gamma, self.rise = nats, gamma, rise
 
-    def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float) -> Loss:
+    def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float | Tensor) -> Loss:
         """The loss on a batch, at a share `progress` of the run."""
         elbo = model.elbo(x, y)
         log_likelihood, kl = elbo.log_likelihood.mean(), elbo.kl.sum(1).mean()
         capacity = self.nats * risen(progress, self.rise)
         value = self.gamma * (kl - capacity).abs() - log_likelihood
-        return Loss(value, reported(log_likelihood, kl, capacity=kl.new_tensor(capacity)))
+        return Loss(value, reported(log_likelihood, kl, capacity=capacity))
 
 
 class FreeBits(nn.Module):
@@ -99,7 +100,7 @@ class FreeBits(nn.Module):
             require_gaussians(model, "free-bits", "per=group")
         self.nats, self.per = nats, per
 
-    def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float) -> Loss:
+    def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float | Tensor) -> Loss:
         """The loss on a batch."""
         elbo = model.elbo(x, y)
         log_likelihood, parts = elbo.log_likelihood.mean(), elbo.kl
@@ -123,22 +124,25 @@ class KlBalancing(nn.Module):
         warmup: share of the run over which b rises linearly from 0.
     """
 
+    sizes: Tensor
+
     def __init__(self, model: ConditionalModel, *, warmup: float = 0.3) -> None:
         super().__init__()
         require(0 <= warmup <= 1, "kl-balancing", "warmup must be within 0 to 1")
         self.warmup = warmup
-        self.sizes = [math.prod(shape) for shape in model.group_shapes]
+        sizes = torch.tensor([float(math.prod(shape)) for shape in model.group_shapes])
+        self.register_buffer("sizes", sizes, persistent=False)
 
     def weights(self, kl: Tensor) -> Tensor:
         """`w_l` for the groups' mean KL, of which none counts as less than 0.01 nats."""
-        raw = kl.detach().clamp(min=0.01) / kl.new_tensor(self.sizes)
+        raw = kl.detach().clamp(min=0.01) / self.sizes
         return raw / raw.mean()
 
-    def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float) -> Loss:
+    def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float | Tensor) -> Loss:
         """The loss on a batch, at a share `progress` of the run."""
         elbo = model.elbo(x, y)
         log_likelihood, kl = elbo.log_likelihood.mean(), elbo.kl.mean(0)
         rise = risen(progress, self.warmup)
-        weights = self.weights(kl) if rise < 1 else torch.ones_like(kl)
+        weights = torch.where(rise < 1, self.weights(kl), 1.0)
         value = rise * (weights * kl).sum() - log_likelihood
         return Loss(value, reported(log_likelihood, kl.sum()))

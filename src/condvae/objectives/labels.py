@@ -88,7 +88,7 @@ class Counterfactual(nn.Module):
             nn.Linear(256, model.classes),
         )
 
-    def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float) -> Loss:
+    def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float | Tensor) -> Loss:
         """The loss on a batch, at a share `progress` of the run."""
         elbo = model.elbo(x, y)
         assert elbo.images is not None

@@ -70,7 +70,7 @@ class SemiSupervised(nn.Module):
         self.labels = min(labels, model.classes)
         self.classes = model.classes
 
-    def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float) -> Loss:
+    def forward(self, model: ConditionalModel, x: Images, y: Labels, progress: float | Tensor) -> Loss:
         """The loss on a batch, of which labels of -1 are unknown."""
         known = y >= 0
         q = inferred(model, x)

@@ -32,7 +32,7 @@ def normal_log_prob(
     log_scale: Float[Tensor, "*batch z"] | float = 0.0,
 ) -> Float[Tensor, "*batch"]:
     """Log density of a diagonal normal, summed over the last dimension, in nats."""
-    log_scale = torch.as_tensor(log_scale, dtype=z.dtype, device=z.device)
+    log_scale = log_scale if isinstance(log_scale, Tensor) else z.new_full((), log_scale)
     standardised = (z - mean) * torch.exp(-log_scale)
     return (-0.5 * standardised.square() - log_scale - HALF_LOG_2PI).sum(-1)
 

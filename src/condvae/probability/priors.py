@@ -305,7 +305,8 @@ class FlowPrior(Prior):
         self.flow = alternating(self.step, latents, classes if conditional else 0, steps, hidden)
 
     def _context(self, y: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch c"] | None:
-        return F.one_hot(y, self.classes).float() if self.uses_label else None
+        each = torch.arange(self.classes, device=y.device)
+        return (y[..., None] == each).float() if self.uses_label else None
 
     def log_prob(
         self, v: Float[Tensor, "*batch z"], y: Int[Tensor, "*batch"]

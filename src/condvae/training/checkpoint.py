@@ -15,6 +15,9 @@ from condvae.files import read_tensors, write_tensors
 from condvae.training.ema import WeightAverage
 from condvae.training.sharding import divided, whole
 
+HOW = ("foreach", "fused", "capturable")
+"""What an optimiser is told of the device; a run may go on on another."""
+
 
 def save_checkpoint(
     path: Path,
@@ -93,7 +96,10 @@ def restore(
         modules.load_state_dict({name: divided(tensor, live[name]) for name, tensor in weights})
         average.load_state_dict(_under("average", tensors))
         state = optimiser.state_dict()
-        groups = [g | saved for g, saved in zip(state["param_groups"], checkpoint.groups, strict=True)]
+        groups = [
+            g | {name: value for name, value in saved.items() if name not in HOW}
+            for g, saved in zip(state["param_groups"], checkpoint.groups, strict=True)
+        ]
         indices = sorted({int(k.split(".")[1]) for k in tensors if k.startswith("optimiser.")})
         values = {index: _under(f"optimiser.{index}", tensors) for index in indices}
         optimiser.load_state_dict({"state": values, "param_groups": groups})

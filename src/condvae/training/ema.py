@@ -25,16 +25,18 @@ class WeightAverage:
         self.live = dict(model.state_dict(keep_vars=False))
         self.average = {name: tensor.clone() for name, tensor in self.live.items()}
 
+    def share(self, step: int) -> float:
+        """The weight with which step number `step` (from 1) enters."""
+        return 1.0 if self.gamma is None else 1 - (1 - 1 / step) ** (self.gamma + 1)
+
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the weights after step number `step` (from 1)."""
+    def update(self, share: float | Tensor) -> None:
+        """Take in the weights as they are now, with the weight that `share` gives for this step."""
         floats = [name for name, tensor in self.live.items() if tensor.is_floating_point()]
-        share = 1.0 if self.gamma is None else 1 - (1 - 1 / step) ** (self.gamma + 1)
-        torch._foreach_lerp_(
-            [own(self.average[name]) for name in floats],
-            [own(self.live[name]) for name in floats],
-            share,
-        )
+        average = [own(self.average[name]) for name in floats]
+        away = torch._foreach_sub([own(self.live[name]) for name in floats], average)
+        torch._foreach_mul_(away, share)
+        torch._foreach_add_(average, away)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged weights (integer buffers as they are now), put together where they are shared."""

@@ -37,9 +37,9 @@ class Health:
         usable = norm.isfinite() & ~(norm > skip_above * self.usual_norm)
         usual = REMEMBERED * self.usual_norm + (1 - REMEMBERED) * norm
         usual = torch.where(self.usual_norm.isnan(), norm, usual)
-        self.usual_norm = torch.where(usable, usual, self.usual_norm)
-        self.skipped = self.skipped + ~usable
-        self.in_a_row = torch.where(usable, 0, self.in_a_row + 1)
+        self.usual_norm.copy_(torch.where(usable, usual, self.usual_norm))
+        self.skipped += ~usable
+        self.in_a_row.add_(1).mul_(~usable)
         return usable
 
     def counters(self) -> dict[str, Any]:

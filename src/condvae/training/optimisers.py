@@ -44,28 +44,42 @@ class Muon(torch.optim.AdamW):
 
     def _step_matrices(self, group: dict[str, Any]) -> None:
         usable = 1 - getattr(self, "found_inf", torch.zeros(()))
-        by_shape: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = {}
+        by_shape: dict[torch.Size, list[nn.Parameter]] = {}
         for parameter in group["params"]:
-            if parameter.grad is None:
-                continue
+            if parameter.grad is not None:
+                by_shape.setdefault(parameter.shape, []).append(parameter)
+        for parameters in by_shape.values():
+            ahead = torch.stack(self._ahead(parameters, usable)).flatten(2)
+            updates = orthogonalised(ahead.bfloat16() if group["bf16"] else ahead)
+            rate = group["lr"] * 0.2 * math.sqrt(max(ahead.shape[1:])) * usable
+            updates = (updates.to(ahead.dtype) * rate).unflatten(2, parameters[0].shape[1:])
+            weights = [own(parameter) for parameter in parameters]
+            if group["weight_decay"]:
+                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"] * usable)
+            torch._foreach_sub_(
+                weights, [own(divided(update, p)) for update, p in zip(updates, parameters, strict=True)]
+            )
+
+    def _ahead(self, parameters: list[nn.Parameter], usable: Tensor) -> list[Tensor]:
+        """Move the momenta of parameters of one shape, and look ahead (Nesterov 1983); takes their
+        gradients, so that AdamW leaves these parameters alone."""
+        gradients = [typing.cast(Tensor, parameter.grad) for parameter in parameters]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             state = self.state[parameter]
             if not state:
                 state["step"] = torch.zeros((), device=parameter.device)
-                state["momentum"] = torch.zeros_like(parameter.grad)
+                state["momentum"] = torch.zeros_like(gradient)
             state["step"] += usable
-            gradient = torch.where(usable > 0, own(parameter.grad), 0.0)
-            momentum = own(state["momentum"]).lerp_(gradient, (1 - self.momentum) * usable)
-            ahead = put_together(gradient.lerp(momentum, self.momentum), parameter.grad).flatten(1)
-            by_shape.setdefault(ahead.shape, []).append((parameter, ahead))
-            parameter.grad = None  # so that AdamW leaves it alone
-        for shape, pairs in by_shape.items():
-            matrices = torch.stack([ahead for _, ahead in pairs])
-            updates = orthogonalised(matrices.bfloat16() if group["bf16"] else matrices)
-            rate = group["lr"] * 0.2 * math.sqrt(max(shape)) * usable
-            for (parameter, _), update in zip(pairs, updates, strict=True):
-                update = divided(update.to(parameter.dtype).view(parameter.shape), parameter)
-                own(parameter).mul_(1 - group["lr"] * group["weight_decay"] * usable)
-                own(parameter).sub_(own(update) * rate)
+            parameter.grad = None
+        states = [self.state[parameter] for parameter in parameters]
+        kept = [own(state["momentum"]) for state in states]
+        momenta = torch.stack(kept)
+        # A gradient of no use is taken for what was expected, which leaves the momentum as it is.
+        new = torch.where(usable > 0, torch.stack([own(gradient) for gradient in gradients]), momenta)
+        momenta = momenta.lerp(new, 1 - self.momentum)
+        torch._foreach_copy_(kept, list(momenta.unbind()))
+        ahead = new.lerp(momenta, self.momentum)
+        return [put_together(a, gradient) for a, gradient in zip(ahead, gradients, strict=True)]
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
@@ -114,6 +128,7 @@ def build_optimiser(
         raise UserError(f"--training.optimiser {name}: unknown (there are: {', '.join(OPTIMISERS)})")
     options: dict[str, Any] = {"lr": settings.learning_rate, "betas": (0.9, settings.beta2)}
     options |= {"foreach": True} if name == "adamax" else {"fused": True}
+    options["capturable"] = next(module.parameters()).device.type == "cuda"  # for steps that are graphs
     decay = settings.weight_decay if name in ("adamw", "muon") else 0.0
     matrices = [p for p in module.parameters() if p.ndim > 1]
     others = [p for p in module.parameters() if p.ndim <= 1]
@@ -137,4 +152,4 @@ def _hidden_matrices(module: nn.Module) -> list[nn.Parameter]:
     """Weights of layers that lead from features to features: no embeddings, nor anything narrow."""
     layers = (part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d))
     weights = (typing.cast(nn.Parameter, layer.weight) for layer in layers)
-    return [weight for weight in weights if min(len(weight), weight[0].numel()) >= SMALLEST]
+    return [weight for weight in weights if min(len(weight), weight.numel() // len(weight)) >= SMALLEST]

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 if typing.TYPE_CHECKING:
@@ -50,15 +51,15 @@ def breakdown(trainer: Trainer, seconds: float) -> dict[str, Any]:
 
     Returns:
         `images_per_second`; `milliseconds` a step, of data, forward, backward, optimiser (the norm of
-        the gradient and the average of weights included) and other; `operations_per_image`, which are
-        the floating-point ones of matrix products and convolutions; and the share that they are, a
-        second, of what large matrix products reach on this device in the precision of the run.
+        the gradient and the average of weights included) and other, or of data and the graph where a
+        step is one; `operations_per_image`, which are the floating-point ones of the model's matrix
+        products and convolutions; and the share that they are, a second, of what large matrix products
+        reach on this device in the precision of the run.
     """
     batches = itertools.chain.from_iterable(map(trainer.batches.epoch, itertools.count()))
     size = trainer.batches.batch_size
     x, y = next(batches)
-    with FlopCounterMode(display=False) as counter:
-        trainer.train_step(x, y, 0.5)
+    operations = _operations(trainer, x, y) / size
     for x, y in itertools.islice(batches, WARM_UP):
         trainer.train_step(x, y, 0.5)
     watch = trainer.stopwatch = Stopwatch(trainer.device)
@@ -74,7 +75,6 @@ def breakdown(trainer: Trainer, seconds: float) -> dict[str, Any]:
     whole = watch.now() - started
     parts = dict(watch.seconds)
     parts["other"] = max(0.0, whole - sum(parts.values()))
-    operations = counter.get_total_flops() / size
     peak = matrix_peak(torch.bfloat16 if trainer.precision == "bf16" else torch.float32, trainer.device)
     rate = size * steps / whole
     return {
@@ -90,10 +90,20 @@ def breakdown(trainer: Trainer, seconds: float) -> dict[str, Any]:
     }
 
 
-def matrix_peak(dtype: torch.dtype, device: torch.device, side: int = 2048) -> float:
+def _operations(trainer: Trainer, x: Tensor, y: Tensor) -> int:
+    """Floating-point operations of the loss of a batch and of its gradient."""
+    with FlopCounterMode(display=False) as counter:
+        loss, _ = trainer.pair(x, y, trainer.now)
+        loss.backward()
+    trainer.optimiser.zero_grad(set_to_none=True)
+    return counter.get_total_flops()
+
+
+def matrix_peak(dtype: torch.dtype, device: torch.device) -> float:
     """Operations a second of a large square matrix product, the best of several."""
     watch = Stopwatch(device)
-    matrix = torch.ones(side, side, dtype=dtype, device=device)
+    side = 2048 if device.type == "cpu" else 8192
+    matrix = torch.randn(side, side, device=device).to(dtype)
     best = float("inf")
     for _ in range(8):
         started = watch.now()

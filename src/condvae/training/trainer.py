@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import platform
 import signal
 import time
 import types
@@ -34,10 +33,19 @@ from condvae.models.families import build_model
 from condvae.models.protocol import ConditionalModel
 from condvae.objectives import OBJECTIVES, Loss
 from condvae.processes import Processes, seed_draws
-from condvae.run import CHECKPOINT, CONFIG, MODEL, choose_device, choose_precision, save_model
+from condvae.run import (
+    CHECKPOINT,
+    CONFIG,
+    MODEL,
+    choose_device,
+    choose_precision,
+    describe_device,
+    save_model,
+)
 from condvae.training.checkpoint import Checkpoint, read_checkpoint, restore, save_checkpoint
 from condvae.training.compilation import compilation, why_not
 from condvae.training.ema import WeightAverage
+from condvae.training.graph import StepGraph
 from condvae.training.health import Health
 from condvae.training.monitor import Monitor, Unheard
 from condvae.training.optimisers import build_optimiser, step_if
@@ -64,7 +72,7 @@ class ModelAndObjective(nn.Module):
         self.model = model
         self.objective = objective
 
-    def forward(self, x: Tensor, y: Tensor, share: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, x: Tensor, y: Tensor, share: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and the numbers to report."""
         loss: Loss = self.objective(self.model, x, y, share)
         return loss.value, {**loss.metrics, "loss": loss.value.detach()}
@@ -107,10 +115,10 @@ class Trainer:
             else self.processes.agreed(choose_precision(settings.precision, device))
         )
         AcceleratorState._reset_state()  # a process may train more than once, in other precisions
-        missing = why_not() if settings.compile else ""
+        missing = why_not(device) if settings.compile else ""
         self.accelerator = Accelerator(
             cpu=device.type == "cpu",
-            dynamo_plugin=compilation(device) if settings.compile and not missing else None,
+            dynamo_plugin=compilation() if settings.compile and not missing else None,
             mixed_precision="bf16" if precision == "bf16" else "no",
             log_with=check_trackers(settings.trackers) or None,
             project_dir=out,
@@ -140,6 +148,9 @@ class Trainer:
             share=(self.processes.index, self.processes.number),
         )
         self.parts = self.processes.number * settings.micro_batches
+        # What changes from step to step, where a step that is a graph finds it.
+        self.now, self.rate, self.share = (torch.zeros((), device=device) for _ in range(3))
+        self.graph = StepGraph(self._take) if self.parts == 1 and device.type == "cuda" else None
         self.agree_every = 1 if self.processes.number == 1 else AGREE_EVERY
         if self.batches.batch_size < self.parts:
             raise UserError(
@@ -246,9 +257,28 @@ class Trainer:
         rate = learning_rate(
             settings.learning_rate, self.step, settings.warmup_steps, share, settings.schedule
         )
+        self.now.fill_(share)
+        self.rate.fill_(rate)
+        self.share.fill_(self.average.share(self.step + 1))
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        numbers = self._backward(x, y, share)
+            group["lr"] = rate if self.device.type == "cpu" else self.rate
+        self._seed(0)
+        if self.graph:
+            with self._timed("graph") if self.graph.made else contextlib.nullcontext():
+                numbers = self.graph(x, y)
+        else:
+            numbers = self._take(x, y)
+        look = self.device.type == "cpu" or self.step % LOG_EVERY == 0  # a GPU would be waited for
+        if look and self.health.in_a_row > SKIPS_IN_A_ROW:
+            raise self._diverged()
+        self.step += 1
+        return numbers
+
+    def _take(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """What the device does of a step."""
+        settings = self.settings
+        self.optimiser.zero_grad(set_to_none=True)  # of a step that was broken off
+        numbers = self._backward(x, y)
         limit = settings.clip if settings.clip > 0 else math.inf
         with self._timed("optimiser"):
             norm = whole(nn.utils.clip_grad_norm_(self.pair.parameters(), limit))
@@ -259,16 +289,12 @@ class Trainer:
             for statistic, good in zip(self.statistics, self.good_statistics, strict=True):
                 statistic.copy_(torch.where(usable, statistic, good))
                 good.copy_(statistic)
-        look = self.device.type == "cpu" or self.step % LOG_EVERY == 0  # a GPU would be waited for
-        if look and self.health.in_a_row > SKIPS_IN_A_ROW:
-            raise self._diverged()
         self.optimiser.zero_grad(set_to_none=True)
-        self.step += 1
         with self._timed("optimiser"):
-            self.average.update(self.step)
-        return numbers | {"gradient_norm": norm, "rate": torch.tensor(rate)}
+            self.average.update(self.share)
+        return numbers | {"gradient_norm": norm, "rate": self.rate.clone()}
 
-    def _backward(self, x: Tensor, y: Tensor, share: float) -> dict[str, Tensor]:
+    def _backward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The gradient of a step's loss, this process's micro-batches one after another; its numbers.
 
         A part weighs as many images as it has, so that the parts' sum (of this process) and mean (over
@@ -277,9 +303,8 @@ class Trainer:
         last = self.settings.micro_batches - 1
         numbers: dict[str, Tensor] = {}
         for index in range(last + 1):
-            seed_draws(
-                self.settings.seed, self.step, self.processes.index + self.processes.number * index
-            )
+            if index:
+                self._seed(index)
             images, labels = x[index :: last + 1], y[index :: last + 1]
             weight = len(labels) * self.processes.number / self.batches.batch_size
             with contextlib.ExitStack() as alone:
@@ -288,12 +313,17 @@ class Trainer:
                 elif index < last:
                     alone.enter_context(self.accelerator.no_sync(self.step_module))
                 with self._timed("forward"), self.accelerator.autocast():
-                    loss, reported = self.step_module(images, labels, share)
+                    loss, reported = self.step_module(images, labels, self.now)
                 with self._timed("backward"):
                     self.accelerator.backward(weight * loss)
             for name, value in reported.items():
                 numbers[name] = weight * value.double() + numbers.get(name, 0.0)
         return numbers
+
+    def _seed(self, index: int) -> None:
+        """Draws are those of this step and of one of this process's micro-batches."""
+        part = self.processes.index + self.processes.number * index
+        seed_draws(self.settings.seed, self.step, part)
 
     def _timed(self, part: str) -> contextlib.AbstractContextManager[None]:
         """Counts what runs inside it as a part of a step, where someone wants to know."""
@@ -415,6 +445,7 @@ class Trainer:
             "parameters": sum(p.numel() for p in self.pair.model.parameters()),
             "validation_elbo": self.validation_elbo if self.validation_elbo < 0 else None,
             "device": describe_device(self.device),
+            **({"graph": self.graph.why_not or "yes"} if self.graph else {}),
             "processes": self.processes.number,
             "precision": self.precision,
             "versions": {"condvae": condvae.__version__, "torch": torch.__version__},
@@ -526,18 +557,6 @@ def check_trackers(names: Sequence[str]) -> list[str]:
         if name not in there:
             raise UserError(f"--training.trackers {name}: is not installed (pip install {name})")
     return list(names)
-
-
-def describe_device(device: torch.device) -> str:
-    """The hardware in words: the GPU's name, or the processor's and how many threads are used."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [x.split(":", 1)[1] for x in info.read_text().splitlines() if "model name" in x]
-        name = models[0].strip() if models else name
-    return f"{name}, {torch.get_num_threads()} threads"
 
 
 __all__ = ["MODEL", "Interrupted", "Trainer", "check_settings"]

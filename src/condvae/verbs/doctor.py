@@ -24,9 +24,15 @@ from condvae.data.download import cache_folder
 from condvae.errors import UserError
 from condvae.files import read_tensors, write_bytes
 from condvae.progress import ProgressLine
-from condvae.run import MODEL, choose_device, choose_precision, load, precision_times
+from condvae.run import (
+    MODEL,
+    choose_device,
+    choose_precision,
+    describe_device,
+    load,
+    precision_times,
+)
 from condvae.training.compilation import why_not
-from condvae.training.trainer import describe_device
 from condvae.verbs.train import train
 
 KNOWN_EPOCHS, KNOWN_ELBO, TOLERANCE = 6.0, -148.2, 4.0
@@ -141,7 +147,7 @@ def _precision(_: object) -> Finding:
 
 def _compilation(_: object) -> Finding:
     """No training needs it; `--training.compile` asks for it."""
-    reason = why_not()
+    reason = why_not(choose_device("auto"))
     found = f"not available: {reason} (it is not needed)" if reason else "available"
     return Finding("torch.compile", found)
 

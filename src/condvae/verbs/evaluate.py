@@ -35,7 +35,7 @@ from condvae.files import write_json, write_picture
 from condvae.models.protocol import Images, Labels
 from condvae.processes import Processes
 from condvae.progress import ProgressLine
-from condvae.run import Run, choose_device, load
+from condvae.run import Run, choose_device, describe_device, load
 from condvae.verbs.card import write_card
 from condvae.verbs.sources import test_images, training_images
 
@@ -129,6 +129,7 @@ def evaluate(
         "likelihood": loaded.config.model.likelihood,
         "classes": test.classes,
         "training": loaded.training,
+        "device": describe_device(loaded.device),
         "versions": {"condvae": condvae.__version__, "torch": torch.__version__},
         "seconds": {},
     }

@@ -15,7 +15,7 @@ from condvae.errors import UserError
 from condvae.files import cannot_write, clear_parts
 from condvae.lock import LOCK, OnlyOne
 from condvae.objectives import takes_unlabelled
-from condvae.run import CARD, CHECKPOINT, CONFIG, MODEL, choose_device
+from condvae.run import CARD, CHECKPOINT, CONFIG, MODEL, choose_device, describe_device
 from condvae.verbs.sources import check_test_source, training_images
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def benchmark(
     """
     from condvae.processes import Processes
     from condvae.training.stopwatch import breakdown
-    from condvae.training.trainer import Trainer, check_settings, describe_device
+    from condvae.training.trainer import Trainer, check_settings
 
     config = recipe if isinstance(recipe, Config) else configuration.load_recipe(recipe)
     check_settings(config.training)
