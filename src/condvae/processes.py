@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 import numpy as np
 import torch
-from accelerate import PartialState
-from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 Value = TypeVar("Value")
@@ -19,6 +16,8 @@ Value = TypeVar("Value")
 PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 """Variables by which a launcher tells a process its number, how many there are, and its number on this
 computer."""
+SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Variables by which launchers, those of MPI too, tell how many there are."""
 
 
 class Processes:
@@ -33,25 +32,26 @@ class Processes:
     """
 
     def __init__(self, chosen: torch.device) -> None:
-        self.state = PartialState(cpu=chosen.type == "cpu")
-        if self.state.device.type != chosen.type:  # a process may train more than once
-            AcceleratorState._reset_state(reset_partial_state=True)
+        self.number, self.index, self.device = 1, 0, chosen
+        if any(os.environ.get(name, "1") != "1" for name in SIZES):
+            from accelerate import PartialState  # a second's import, which one process has no use for
+
             self.state = PartialState(cpu=chosen.type == "cpu")
-        self.number, self.index = self.state.num_processes, self.state.process_index
+            self.number, self.index = self.state.num_processes, self.state.process_index
+            self.device = self.state.device
         self.main = self.index == 0
-        self.device = chosen if self.number == 1 else self.state.device
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
         """The main process goes through the block before the others enter it."""
-        with self.state.main_process_first():
+        with self.state.main_process_first() if self.number > 1 else nullcontext():
             yield
 
     def agreed(self, value: Value) -> Value:
         """The main process's value."""
         box = [value]
         if self.number > 1:
-            broadcast_object_list(box)
+            torch.distributed.broadcast_object_list(box)
         return box[0]
 
     def largest(self, *numbers: float) -> list[float]:
@@ -81,7 +81,9 @@ class Processes:
 
     def gathered(self, value: Value) -> list[Value]:
         """The values of all processes, in their order."""
-        found: list[Value] = gather_object([value]) if self.number > 1 else [value]
+        found = [value] * self.number
+        if self.number > 1:
+            torch.distributed.all_gather_object(found, value)
         return found
 
     def close(self, wait: bool = True) -> None:
@@ -89,6 +91,8 @@ class Processes:
         if self.number > 1:
             if wait:
                 self.state.wait_for_everyone()
+            from accelerate.state import AcceleratorState
+
             self.state.destroy_process_group()
             AcceleratorState._reset_state(reset_partial_state=True)
 

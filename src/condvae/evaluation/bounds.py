@@ -57,6 +57,13 @@ class Bounds:
         columns = [np.concatenate([getattr(part, name) for part in parts]) for name in names]
         return Bounds(parts[0].samples, *columns)
 
+    @staticmethod
+    def of_none(model: ConditionalModel, samples: int) -> Bounds:
+        """The numbers of no image: what a process has whose share of a few images is empty."""
+        widths = (len(curve_sizes(samples)), None, model.classes, len(model.group_shapes), model.latents)
+        shapes = [(0,) if width is None else (0, width) for width in (None, None, *widths)]
+        return Bounds(samples, *(np.zeros(shape, np.float32) for shape in shapes))
+
     @property
     def rate(self) -> NDArray[np.float64]:
         """`KL(q(z|x,y) || p(z|y))` in nats: what an image's latents carry (Alemi et al. 2018)."""
@@ -233,6 +240,8 @@ def bounds(
         means = flat(model.encode(x, y))
         parts.append((curve[:, 0], own, curve, marginal, by_label, kl, means))
         progress((start + len(y)) / len(labels))
+    if not parts:
+        return Bounds.of_none(model, samples)
     columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
     return Bounds(samples, *columns)
 

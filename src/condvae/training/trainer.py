@@ -114,7 +114,8 @@ class Trainer:
             if checkpoint
             else self.processes.agreed(choose_precision(settings.precision, device))
         )
-        AcceleratorState._reset_state()  # a process may train more than once, in other precisions
+        # A process may train more than once, in other precisions; and, alone, on other devices.
+        AcceleratorState._reset_state(reset_partial_state=self.processes.number == 1)
         missing = why_not(device) if settings.compile else ""
         self.accelerator = Accelerator(
             cpu=device.type == "cpu",
