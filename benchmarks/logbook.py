@@ -23,6 +23,12 @@ def add(line: dict[str, Any], log: Path) -> None:
         file.write(json.dumps(line) + "\n")
 
 
+def tell(line: dict[str, Any], log: Path) -> None:
+    """Print a line as soon as it is there, and add it to a log."""
+    print(json.dumps(line), flush=True)
+    add(line, log)
+
+
 def about(device: torch.device) -> dict[str, Any]:
     """What a line says of where, when and by which command something was measured."""
     script = Path(sys.argv[0]).name

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from condvae.config import Config
 from condvae.data import LabelledImages
 from condvae.models.networks import NETWORKS, Network
+from condvae.run import choose_device
 
 HERE = Path(__file__).parent
 Epoch = Callable[[], float]
@@ -86,7 +87,8 @@ def plain_loop(config: Config, data: LabelledImages) -> Epoch:
         posterior_parameters=2 * model.latents,
         condition=(condition, 0),
     )
-    plain = Plain(network, data.classes, condition, model.likelihood == "gaussian")
+    device = choose_device("auto")
+    plain = Plain(network, data.classes, condition, model.likelihood == "gaussian").to(device)
     optimiser = torch.optim.Adam(plain.parameters(), training.learning_rate)
     loader = DataLoader(OneByOne(data), training.batch_size, shuffle=True)
 
@@ -95,7 +97,7 @@ def plain_loop(config: Config, data: LabelledImages) -> Epoch:
         started = time.perf_counter()
         for x, y in loader:
             optimiser.zero_grad()
-            loss = plain(x, y)
+            loss = plain(x.to(device), y.to(device))
             loss.backward()
             optimiser.step()
             loss.item()  # the notebooks add it up

@@ -30,7 +30,7 @@ from condvae.processes import Processes
 from condvae.run import choose_device
 from condvae.training.stopwatch import Stopwatch
 from condvae.training.trainer import Trainer
-from condvae.verbs.train import _images
+from condvae.verbs.sources import images_to_train_on
 
 HERE = Path(__file__).parent
 WARM_UP = 3
@@ -77,7 +77,7 @@ def work(wanted: Scaling) -> None:
     config = replace(config, training=training)
     together = Processes(choose_device("auto"))
     with tempfile.TemporaryDirectory() as folder:
-        images = _images(config, wanted.data_root)
+        images = images_to_train_on(config, wanted.data_root)
         trainer = Trainer(config, images, Path(folder), quiet=True, processes=together)
         watch, spent = Stopwatch(together.device), []
         for x, y in trainer.batches.epoch(0):
@@ -163,9 +163,7 @@ def main() -> None:
         return
     about = {"repeats": wanted.repeats, **logbook.about(choose_device("auto"))}
     for processes in wanted.processes:
-        line = compared(wanted, processes)
-        print(json.dumps(line), flush=True)
-        logbook.add(line | about, wanted.log)
+        logbook.tell(compared(wanted, processes) | about, wanted.log)
 
 
 if __name__ == "__main__":

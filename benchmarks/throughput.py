@@ -13,7 +13,6 @@ reach on this device.
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 from dataclasses import dataclass, replace
@@ -176,12 +175,9 @@ def main() -> None:
     about = {"repeats": wanted.repeats, **logbook.about(device)}
     for name in wanted.comparisons:
         if line := compared(name, wanted):
-            print(json.dumps(line), flush=True)
-            logbook.add(line | about, wanted.log)
+            logbook.tell(line | about, wanted.log)
     for name in wanted.own:
-        line = alone(name, wanted)
-        print(json.dumps(line), flush=True)
-        logbook.add(line | about, wanted.log)
+        logbook.tell(alone(name, wanted) | about, wanted.log)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
-    """`bf16` or `fp32`; `auto` times a small matrix product in both on this device.
+    """`bf16` or `fp32`; `auto` times a matrix product in both on this device.
 
     Some processors have fast bf16 units, and on others bf16 is emulated, a hundred times slower than
     float32; no list of names is as reliable as a millisecond's trial.
@@ -124,10 +124,11 @@ def choose_precision(precision: str, device: torch.device) -> str:
 
 
 def precision_times(device: torch.device) -> dict[str, float]:
-    """Seconds that a small matrix product takes in `fp32` and in `bf16`."""
+    """Seconds that a matrix product takes in `fp32` and in `bf16`: one that keeps the device busy."""
     times = {}
+    side = 256 if device.type == "cpu" else 4096
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        matrix = torch.ones(256, 256, dtype=dtype, device=device)
+        matrix = torch.ones(side, side, dtype=dtype, device=device)
         times[name] = min(_seconds(matrix, device) for _ in range(30))
     return times
 

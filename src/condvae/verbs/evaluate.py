@@ -108,7 +108,7 @@ def evaluate(
         raise UserError(f"--ais: {loaded.config.model.likelihood} is no probability of the images")
     with together.main_first():
         test = test_images(loaded, data, data_root)
-        train = training_images(loaded.config.data, data_root)
+        seen = training_images(loaded.config.data, data_root) if train_images or labels or cas else None
     line = ProgressLine(quiet or not together.main)
 
     real = torch.tensor(test.images, device=loaded.device)
@@ -157,24 +157,24 @@ def evaluate(
             probabilities = q.double().numpy()
             result["inferred_accuracy"] = float((probabilities.argmax(1) == test.labels).mean())
             result["inferred_calibration_error"] = calibration_error(probabilities, test.labels)
-        if train_images:
+        if seen and train_images:
             with _timed(seconds, "train", line), precision_of(precision, loaded.device):
-                seen = _trained_on(loaded, train, min(train_images, len(test)), seed)
-                result["train"] = _train(loaded, seen, found, seed, line)
+                some = _trained_on(loaded, seen, min(train_images, len(test)), seed)
+                result["train"] = _train(loaded, some, found, seed, line)
         if ais:
             with _timed(seconds, "ais", line):
                 result["ais"] = _annealing(loaded, observed, y, found, ais, ais_steps, seed, line)
-        if labels:
+        if seen and labels:
             with _timed(seconds, "judges", line):
-                panel = panel_for(train, loaded.device, line.show)
+                panel = panel_for(seen, loaded.device, line.show)
             with _timed(seconds, "labels", line):
                 result |= _labels(loaded, panel, real, observed, y, test, inception, seed)
             with _timed(seconds, "probes", line):
-                result["latent_probe_accuracy"] = _probes(loaded, train, test, seed)
-        if cas:
+                result["latent_probe_accuracy"] = _probes(loaded, seen, test, seed)
+        if seen and cas:
             with _timed(seconds, "cas", line):
                 result["classification_accuracy_score"] = classification_accuracy_score(
-                    model, (real, y), len(train), seed, line.show
+                    model, (real, y), len(seen), seed, line.show
                 )
     result["chance"] = 1 / test.classes
     suffix = f"-{Path(test.name).stem}" if data else ""

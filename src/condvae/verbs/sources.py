@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from condvae.config import DataConfig
+from condvae.config import Config, DataConfig
 from condvae.data import LabelledImages, hub, load
 from condvae.data.sources import SOURCES, find
 from condvae.errors import UserError
+from condvae.objectives import takes_unlabelled
 from condvae.registry import nearest
 from condvae.run import Run
 
@@ -121,3 +122,25 @@ def class_number(run: Run, label: int | str, flag: str) -> int:
     raise UserError(
         f"{flag} {label}: no such class{nearest(str(label), names)} (there are: {some}{more})"
     )
+
+
+def images_to_train_on(
+    config: Config, data_root: str | Path | None
+) -> tuple[LabelledImages, LabelledImages]:
+    """The images that a config trains on, and those that it watches the training with.
+
+    Raises:
+        UserError: the source can't be loaded, or labels are hidden from an objective that needs them.
+    """
+    unlabelled = takes_unlabelled(config.training.objective)
+    images = training_images(config.data, data_root, unlabelled)
+    check_test_source(images, config.data, data_root)
+    seen, watched = images.split_validation(config.data.validation, config.training.seed)
+    if config.data.labels:
+        if not unlabelled:
+            raise UserError(
+                f"data.labels: objective {config.training.objective!r} has no use for images without a "
+                "label; use semi-supervised"
+            )
+        seen = seen.hide_labels(config.data.labels, config.training.seed)
+    return seen, watched.labelled()

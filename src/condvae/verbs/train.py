@@ -14,12 +14,10 @@ from condvae.config import Config
 from condvae.errors import UserError
 from condvae.files import cannot_write, clear_parts
 from condvae.lock import LOCK, OnlyOne
-from condvae.objectives import takes_unlabelled
 from condvae.run import CARD, CHECKPOINT, CONFIG, MODEL, choose_device, describe_device
-from condvae.verbs.sources import check_test_source, training_images
+from condvae.verbs.sources import images_to_train_on
 
 if TYPE_CHECKING:
-    from condvae.data import LabelledImages
     from condvae.processes import Processes
 
 
@@ -77,7 +75,7 @@ def _train(
             if together.main and not (path / CARD).exists():
                 write_card(path)
             return
-        parts = _images(config, data_root)
+        parts = images_to_train_on(config, data_root)
         going_on = resume and (path / CHECKPOINT).exists()
 
     from condvae.training.trainer import Trainer
@@ -89,22 +87,6 @@ def _train(
         raise cannot_write(path, error) from error
     if together.main:
         write_card(path)
-
-
-def _images(config: Config, data_root: str | Path | None) -> tuple[LabelledImages, LabelledImages]:
-    """The images to train on, and those to watch the training with."""
-    unlabelled = takes_unlabelled(config.training.objective)
-    images = training_images(config.data, data_root, unlabelled)
-    check_test_source(images, config.data, data_root)
-    seen, watched = images.split_validation(config.data.validation, config.training.seed)
-    if config.data.labels:
-        if not unlabelled:
-            raise UserError(
-                f"data.labels: objective {config.training.objective!r} has no use for images without a "
-                "label; use semi-supervised"
-            )
-        seen = seen.hide_labels(config.data.labels, config.training.seed)
-    return seen, watched.labelled()
 
 
 def benchmark(
@@ -133,7 +115,8 @@ def benchmark(
     if alone.number > 1:
         raise UserError("--benchmark looks at one process; run it without a launcher")
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(config, _images(config, data_root), Path(folder), quiet=True, processes=alone)
+        parts = images_to_train_on(config, data_root)
+        trainer = Trainer(config, parts, Path(folder), quiet=True, processes=alone)
         found = breakdown(trainer, seconds)
         trainer.monitor.close()
     return found | {"device": describe_device(alone.device)}
