@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,8 @@ class Bounds:
         """The numbers of no image: what a process has whose share of a few images is empty."""
         widths = (len(curve_sizes(samples)), None, model.classes, len(model.group_shapes), model.latents)
         shapes = [(0,) if width is None else (0, width) for width in (None, None, *widths)]
-        return Bounds(samples, *(np.zeros(shape, np.float32) for shape in shapes))
+        columns: list[NDArray[Any]] = [np.zeros(shape, np.float32) for shape in shapes]
+        return Bounds(samples, *columns)
 
     @property
     def rate(self) -> NDArray[np.float64]:
