@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from condvae.errors import UserError
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically: readers see the old content or the new, never a part.
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, piece by piece: readers see the old content or all of the new, never a part.
 
     Raises:
         UserError: the folder can't be written to, or the disk is full.
@@ -28,14 +29,25 @@ def write_bytes(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
         with contextlib.suppress(OSError):
             beside.unlink()
-        raise cannot_write(path, error) from error
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically.
+
+    Raises:
+        UserError: the folder can't be written to, or the disk is full.
+    """
+    with written_whole(path) as file:
+        file.write(content)
 
 
 def read_at_most(read: Callable[[int], bytes], most: int) -> bytes:

@@ -66,9 +66,7 @@ def result(names: tuple[str, ...] = NASTY) -> AuditResult:
     }
     return AuditResult(
         labels,
-        log_p.argmax(1),
-        np.exp(log_p),
-        {"combined": Pool((1.0,), 0.1, log_p)},
+        {"combined": Pool((1.0,), 0.1, log_p, log_p.argmax(1))},
         confusion,
         (),
         {},

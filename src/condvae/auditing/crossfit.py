@@ -12,11 +12,13 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from condvae.auditing.tables import room
 from condvae.auditing.task import Task, Testimony, Witness
 from condvae.auditing.witnesses import shares
 from condvae.data.dataset import LabelledImages
@@ -101,6 +103,7 @@ def cross_fit(
     folder: Path,
     line: ProgressLine,
     groups: NDArray[np.int64] | None = None,
+    tables: Path | None = None,
 ) -> tuple[dict[str, Testimony], NDArray[np.int64]]:
     """Every witness's word on every image, and the fold that each image was held out in.
 
@@ -110,26 +113,21 @@ def cross_fit(
         data: images that all have a label.
         folder: where folds are kept; those that are finished are read, and not heard again.
         groups: images that are the same (`stratified_folds`).
+        tables: folder for what is put together, if not in memory.
 
     Returns:
         By witness: an array a name, a row an image; what begins with `about_`, a row a fold.
     """
     assigned = stratified_folds(data.labels, plan.folds, plan.seed, groups)
     own = [fold for fold in range(plan.folds) if plan.is_own(fold)]
-    heard = {fold: _heard(data, assigned, fold, witnesses, plan, folder, line) for fold in own}
+    for fold in own:
+        _hear(data, assigned, fold, witnesses, plan, folder, line)
     if len(own) < plan.folds:
         line.start("waiting for the other processes")
-    for fold in range(plan.folds):
-        if fold not in heard:
-            places = np.flatnonzero(assigned == fold)
-            files = {name: _file(folder, fold, name) for name in witnesses}
-            heard[fold] = {name: _heard_by_another(file, places) for name, file in files.items()}
-    folds = [heard[fold] for fold in range(plan.folds)]
-    order = np.argsort(np.concatenate([np.flatnonzero(assigned == f) for f in range(plan.folds)]))
-    return {name: _assembled([fold[name] for fold in folds], order) for name in witnesses}, assigned
+    return {name: _assembled(name, assigned, plan, folder, tables) for name in witnesses}, assigned
 
 
-def _heard(
+def _hear(
     data: LabelledImages,
     assigned: NDArray[np.int64],
     fold: int,
@@ -137,13 +135,12 @@ def _heard(
     plan: Plan,
     folder: Path,
     line: ProgressLine,
-) -> dict[str, Testimony]:
-    """What every witness says of a fold: read, where it has said it before."""
+) -> None:
+    """Have every witness say what it has to say of a fold, where it hasn't said it before."""
     parts = shares(witnesses, data.shape[0])
     places = np.flatnonzero(assigned == fold)
     task: Task | None = None
     hint: NDArray[np.float32] | None = None
-    said: dict[str, Testimony] = {}
     for number, (name, witness) in enumerate(witnesses.items()):
         file = _file(folder, fold, name)
         testimony = read_testimony(file, places)
@@ -159,16 +156,14 @@ def _heard(
                 testimony = witness.testify(asked)
             write_arrays(file, places=places, **testimony)
         hint = testimony["log_p"] if hint is None else hint
-        said[name] = testimony
-    return said
 
 
 def _file(folder: Path, fold: int, name: str) -> Path:
     return folder / f"fold-{fold}" / f"{name}.npz"
 
 
-def _heard_by_another(file: Path, places: NDArray[np.int64]) -> Testimony:
-    """What a fold's witness says in another process, once it has said it."""
+def _heard(file: Path, places: NDArray[np.int64]) -> Testimony:
+    """What a fold's witness says, once it has said it: it may be heard in another process."""
     while (testimony := read_testimony(awaited(file), places)) is None:
         time.sleep(LOOK_AGAIN)
     return testimony
@@ -230,10 +225,21 @@ def read_testimony(file: Path, places: NDArray[np.int64]) -> Testimony | None:
     return found
 
 
-def _assembled(folds: list[Testimony], order: NDArray[np.int64]) -> Testimony:
-    """Folds put together, and images brought back into their order."""
+def _assembled(
+    name: str, assigned: NDArray[np.int64], plan: Plan, folder: Path, tables: Path | None
+) -> Testimony:
+    """A witness's folds put together, images in their order; one fold at a time is in memory."""
     whole: Testimony = {}
-    for name in folds[0]:
-        parts = [fold[name] for fold in folds]
-        whole[name] = np.stack(parts) if name.startswith("about_") else np.concatenate(parts)[order]
-    return whole
+    about: dict[str, list[NDArray[Any]]] = {}
+    for fold in range(plan.folds):
+        places = np.flatnonzero(assigned == fold)
+        for key, values in _heard(_file(folder, fold, name), places).items():
+            if key.startswith("about_"):
+                about.setdefault(key, []).append(values)
+                continue
+            if key not in whole:
+                shape = (len(assigned), *values.shape[1:])
+                large = values.ndim > 1
+                whole[key] = room(tables, name, shape) if large else np.empty(shape, values.dtype)
+            whole[key][places] = values
+    return whole | {key: np.stack(parts) for key, parts in about.items()}

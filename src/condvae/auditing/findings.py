@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +17,12 @@ from condvae.auditing.scores import (
     Confusion,
     Labels,
     Pool,
-    Table,
     confident_learning,
     doubted,
     pooled,
     robust_z,
 )
+from condvae.auditing.tables import Table, by_blocks
 from condvae.auditing.task import Testimony
 from condvae.auditing.witnesses import COMBINED, OUTLIERS
 from condvae.data.dataset import LabelledImages
@@ -71,9 +73,6 @@ class AuditResult:
 
     Arguments:
         labels: the given labels.
-        suggested: the likeliest ones, out of fold.
-        pred_probs: `[N, K]` out-of-fold probabilities by the score that was asked for; they may go
-            straight into `cleanlab.filter.find_label_issues`.
         pools: by score, the calibrated probabilities, and how they came about.
         confusion: estimated errors, and the noise matrix.
         suspects: the ranked suspects of every kind.
@@ -86,8 +85,6 @@ class AuditResult:
     """
 
     labels: Labels
-    suggested: Labels
-    pred_probs: Table
     pools: Mapping[str, Pool]
     confusion: Confusion
     suspects: tuple[Suspect, ...]
@@ -98,22 +95,32 @@ class AuditResult:
     score: str
     numbers: dict[str, Any] = field(repr=False)
 
-    def columns(self) -> dict[str, Any]:
-        """`scores.parquet`: every image with every score and the class probabilities."""
-        names = np.array(self.class_names, dtype=object)
+    @property
+    def suggested(self) -> Labels:
+        """The likeliest labels, out of fold."""
+        return self.pools[self.score].likeliest
+
+    @cached_property
+    def pred_probs(self) -> Table:
+        """`[N, K]` out-of-fold probabilities by the score that was asked for, all in memory; they may go
+        straight into `cleanlab.filter.find_label_issues`."""
+        return by_blocks(probabilities, self.pools[self.score].log_p)
+
+    def columns(self, rows: slice = slice(None)) -> dict[str, Any]:
+        """`scores.parquet`: every image, or some, with every score and the class probabilities."""
+        names, labels = np.array(self.class_names, dtype=object), self.labels[rows]
         table: dict[str, Any] = {
-            "index": self.indices,
-            "file": list(self.files) if self.files else [""] * len(self.labels),
-            "given_label": names[self.labels],
-            "suggested_label": names[self.suggested],
+            "index": self.indices[rows],
+            "file": list(self.files[rows]) if self.files else [""] * len(labels),
+            "given_label": names[labels],
+            "suggested_label": names[self.suggested[rows]],
         }
         for name, pool in self.pools.items():
             for quality, measure in QUALITIES.items():
-                table[f"{name}_{quality}"] = measure(pool.log_p, self.labels)
-        table |= self.extras
-        for label, name in enumerate(self.class_names):
-            table[f"p({name})"] = self.pred_probs[:, label]
-        return table
+                table[f"{name}_{quality}"] = by_blocks(measure, pool.log_p[rows], labels)
+        table |= {name: column[rows] for name, column in self.extras.items()}
+        p = by_blocks(probabilities, self.pools[self.score].log_p[rows])
+        return table | {f"p({name})": p[:, label] for label, name in enumerate(self.class_names)}
 
     @property
     def scores(self) -> pandas.DataFrame:
@@ -175,6 +182,7 @@ def find(
     indices: NDArray[np.int64],
     seed: int = 0,
     unreadable: tuple[str, ...] = (),
+    folder: Path | None = None,
 ) -> AuditResult:
     """Pool what the witnesses said, and look for suspects of every kind.
 
@@ -186,12 +194,15 @@ def find(
         budget: suspects of wrong labels that are wanted, whatever the estimated number of errors.
         indices: each image's place in the source.
         unreadable: files that couldn't be read.
+        folder: where tables are kept, if not in memory.
     """
     labels = data.labels
     logs = {name: testimony["log_p"] for name, testimony in said.items()}
-    pools = {name: pooled([table], labels, seed) for name, table in logs.items()}
-    if score == COMBINED:
-        pools = {COMBINED: pooled(list(logs.values()), labels, seed), **pools}
+    judges = {COMBINED: list(logs)} if score == COMBINED else {}
+    pools = {
+        name: pooled([logs[each] for each in those], labels, seed, folder, f"{name}-pooled")
+        for name, those in (judges | {name: [name] for name in logs}).items()
+    }
     chosen = pools[score]
     confusion = confident_learning(chosen.log_p, labels, seed)
     twins = duplicates(data.images, labels, seed)
@@ -216,8 +227,6 @@ def find(
     ]
     return AuditResult(
         labels=labels,
-        suggested=chosen.log_p.argmax(1),
-        pred_probs=np.exp(chosen.log_p),
         pools=pools,
         confusion=confusion,
         suspects=tuple(suspects),
@@ -228,6 +237,12 @@ def find(
         score=score,
         numbers=_numbers(data, said, pools, confusion, twins, suspects, score, assigned),
     )
+
+
+def probabilities(log_p: Table) -> Table:
+    """Of log probabilities; rows sum to 1 in float64."""
+    p = np.exp(log_p)
+    return p / p.sum(1, keepdims=True)
 
 
 def _labels(chosen: Pool, labels: Labels, confusion: Confusion, budget: int) -> list[Suspect]:
@@ -241,7 +256,7 @@ def _labels(chosen: Pool, labels: Labels, confusion: Confusion, budget: int) -> 
 
 
 def _suspect(index: int, labels: Labels, chosen: Pool, rank: int, kind: str) -> Suspect:
-    given, suggested = int(labels[index]), int(chosen.log_p[index].argmax())
+    given, suggested = int(labels[index]), int(chosen.likeliest[index])
     return Suspect(index, given, suggested, float(np.exp(chosen.log_p[index, given])), rank, kind)
 
 
@@ -283,7 +298,7 @@ def _outliers(labels: Labels, chosen: Pool, oddness: NDArray[np.float64], budget
         Suspect(
             index,
             int(labels[index]),
-            int(chosen.log_p[index].argmax()),
+            int(chosen.likeliest[index]),
             float(oddness[index]),
             rank,
             "outlier",
@@ -324,7 +339,7 @@ def _numbers(
         "suspects": counts,
         "exact_copies": twins.copies,
         "agreement": {
-            name: float((pool.log_p.argmax(1) == data.labels).mean()) for name, pool in pools.items()
+            name: float((pool.likeliest == data.labels).mean()) for name, pool in pools.items()
         },
         "pools": {
             name: {

@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-Table = NDArray[np.float64]
-"""`[N, K]`, or `[K, K]`."""
+from condvae.auditing.tables import Table, blocks, by_blocks, room
+
 Column = NDArray[np.float64]
 """`[N]`."""
 Labels = NDArray[np.int64]
@@ -46,8 +47,7 @@ def log_prior(labels: Labels, classes: int) -> Column:
 
 def self_confidence(log_p: Table, labels: Labels) -> Column:
     """Log probability of the given label."""
-    chosen: Column = log_p[np.arange(len(labels)), labels]
-    return chosen
+    return log_p[np.arange(len(labels)), labels].astype(np.float64)
 
 
 def normalised_margin(log_p: Table, labels: Labels) -> Column:
@@ -66,10 +66,16 @@ QUALITIES: dict[str, Callable[[Table, Labels], Column]] = {
 }
 
 
+def likeliest(log_p: Table) -> Labels:
+    """The likeliest label of each image."""
+    found: Labels = by_blocks(lambda block: block.argmax(1), log_p)
+    return found
+
+
 def doubted(log_p: Table, labels: Labels, quality: str = "self_confidence") -> NDArray[np.int64]:
     """Images whose likeliest label isn't the given one, the most doubtful first."""
-    values = QUALITIES[quality](log_p, labels)
-    others = np.flatnonzero(log_p.argmax(1) != labels)
+    values = by_blocks(QUALITIES[quality], log_p, labels)
+    others = np.flatnonzero(likeliest(log_p) != labels)
     order: NDArray[np.int64] = others[np.argsort(values[others], kind="stable")]
     return order
 
@@ -84,27 +90,48 @@ class Pool:
     Arguments:
         weights: one a judge; with one judge, its inverse temperature.
         noise: share of labels that the fit took for wrong, whatever the image.
-        log_p: the pooled log probabilities.
+        log_p: the pooled log probabilities, float32.
+        likeliest: by them, the label of each image.
     """
 
     weights: tuple[float, ...]
     noise: float
     log_p: Table
+    likeliest: Labels
 
 
-def pooled(logs: Sequence[Table], labels: Labels, seed: int = 0) -> Pool:
+def pooled(
+    logs: Sequence[Table],
+    labels: Labels,
+    seed: int = 0,
+    folder: Path | None = None,
+    name: str = "pooled",
+) -> Pool:
     """Pool and calibrate by the given labels, of which a share may be wrong.
 
     Weights and share maximise the likelihood of the given labels as `(1 - noise) p_y + noise / K`: a
     judge isn't made unsure of what it knows well by labels that are wrong. A useless judge's weight
     goes to nought. The numbers are few, so that the images may be those that are judged.
+
+    Arguments:
+        folder, name: where the pooled table is kept, if not in memory.
     """
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(labels))[:FIT_ON])
+    some = np.stack([log_normalised(table[chosen]) for table in logs])
+    *weights, noise = _fitted(some, labels[chosen])
+    log_p = room(folder, name, logs[0].shape)
+    for rows in blocks(log_p):
+        parts = np.stack([log_normalised(table[rows]) for table in logs])
+        log_p[rows] = log_normalised(np.tensordot(weights, parts, 1))
+    return Pool(tuple(weights), noise, log_p, likeliest(log_p))
+
+
+def _fitted(some: NDArray[np.floating], y: Labels) -> list[float]:
+    """The weights of judges, `[judges, n, K]`, and the share of wrong labels."""
     from scipy.optimize import minimize
 
-    tables = np.stack([log_normalised(table) for table in logs])
-    judges, number, classes = tables.shape
-    chosen = np.sort(np.random.default_rng(seed).permutation(number)[:FIT_ON])
-    some, y, rows = tables[:, chosen], labels[chosen], np.arange(len(chosen))
+    judges, number, classes = some.shape
+    rows = np.arange(number)
 
     def loss(parameters: Column) -> tuple[float, Column]:
         weights, noise = parameters[:-1], parameters[-1]
@@ -116,14 +143,13 @@ def pooled(logs: Sequence[Table], labels: Labels, seed: int = 0) -> Pool:
         gradient = np.append(-(told * slope).mean(1), -((1 / classes - right) / mixed).mean())
         return float(-np.log(mixed).mean()), gradient
 
-    alone = [pooled([table], labels, seed).weights[0] for table in tables] if judges > 1 else [0.5]
+    alone = [_fitted(table[None], y)[0] for table in some] if judges > 1 else [0.5]
     start = np.array([*(max(weight, 1e-3) / judges for weight in alone), 0.1])
     limits = [(0.0, 20.0)] * judges + [(1e-4, 0.9)]
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=limits).x
     if not found[:-1].any():  # no judge knows anything: their word as it is, rather than none
         found[:-1] = start[:-1]
-    log_p = log_normalised(np.tensordot(found[:-1], tables, 1))
-    return Pool(tuple(float(weight) for weight in found[:-1]), float(found[-1]), log_p)
+    return [float(value) for value in found]
 
 
 # ------------------------------------------------------------------------------------ confident learning
@@ -154,13 +180,19 @@ def confident_labels(log_p: Table, labels: Labels) -> Labels:
     A class is believed where its probability is at least the mean that it has among the images that are
     given it; of several such classes, the likeliest.
     """
-    p = np.exp(log_p)
-    classes = p.shape[1]
+    classes = log_p.shape[1]
     counts = np.bincount(labels, minlength=classes)
-    own = np.bincount(labels, weights=p[np.arange(len(labels)), labels], minlength=classes)
+    confidence = np.exp(by_blocks(self_confidence, log_p, labels))
+    own = np.bincount(labels, weights=confidence, minlength=classes)
     thresholds = np.where(counts > 0, own / np.maximum(counts, 1), np.inf)
-    believed = np.where(p >= thresholds - 1e-12, p, -1)
-    return np.where(believed.max(1) >= 0, believed.argmax(1), -1)
+
+    def believed(block: Table) -> Labels:
+        p = np.exp(block)
+        enough = np.where(p >= thresholds - 1e-12, p, -1)
+        return np.where(enough.max(1) >= 0, enough.argmax(1), -1)
+
+    found: Labels = by_blocks(believed, log_p)
+    return found
 
 
 def calibrated_joint(table: Table) -> Table:

@@ -21,13 +21,14 @@ from condvae.auditing.duplicates import exact_groups
 from condvae.auditing.findings import ISSUE_COLUMNS, AuditResult, Suspect, find, needed
 from condvae.auditing.generative import pictures
 from condvae.auditing.report import Card, report
+from condvae.auditing.tables import blocks
 from condvae.auditing.task import Witness
 from condvae.auditing.witnesses import COMBINED, shares, witnesses_for
 from condvae.data import LabelledImages, hub, load
 from condvae.data.formats import checked
 from condvae.data.sources import SOURCES, native_shape, unreadable_files
 from condvae.errors import UserError
-from condvae.files import as_utf8, cannot_write, read_json, write_bytes, write_json, write_text
+from condvae.files import as_utf8, cannot_write, read_json, write_json, write_text, written_whole
 from condvae.processes import apart
 from condvae.progress import ProgressLine, clock
 from condvae.run import choose_device, choose_precision
@@ -93,7 +94,7 @@ def audit(
     where = choose_device(device)
     plan = Plan(folds, minutes, seed, choose_precision("auto", where), where)
     with tempfile.TemporaryDirectory() as folder, ProgressLine(quiet) as line:
-        return _audited(everything, witnesses, plan, scores, budget, Path(folder), line)[0]
+        return _audited(everything, witnesses, plan, scores, budget, Path(folder), None, line)[0]
 
 
 def audit_source(
@@ -156,15 +157,17 @@ def audit_source(
         settings = _claim(path, settings, resume or not main)
         plan = Plan(folds, minutes, seed, settings.precision, where, share)
         began = time.monotonic()
+        folds_kept = path / FOLDS
+        tables = folds_kept / (f"tables-{share[0]}" if share[1] > 1 else "tables")
         result, assigned = _audited(
-            everything, witnesses, plan, scores, budget, path / FOLDS, line, unreadable
+            everything, witnesses, plan, scores, budget, folds_kept, tables, line, unreadable
         )
         result.numbers["unlabelled"] = len(everything) - len(result.labels)
         result.numbers["settings"] = asdict(settings)
         if not main:
             return result
         line.start("drawing the report")
-        cards = _cards(result, everything, assigned, plan, path / FOLDS, budget)
+        cards = _cards(result, everything, assigned, plan, folds_kept, budget)
     decisions = {
         "format": FORMAT,
         "source": absolute,
@@ -236,6 +239,7 @@ def _audited(
     scores: str,
     budget: int,
     folder: Path,
+    tables: Path | None,
     line: ProgressLine,
     unreadable: tuple[str, ...] = (),
 ) -> tuple[AuditResult, NDArray[np.int64]]:
@@ -245,7 +249,7 @@ def _audited(
         raise UserError(f"{data.name}: an audit needs labelled images of two classes or more")
     groups = exact_groups(data.images)
     _estimate(data, witnesses, plan, groups, folder, line)
-    said, assigned = cross_fit(data, witnesses, plan, folder, line, groups)
+    said, assigned = cross_fit(data, witnesses, plan, folder, line, groups, tables)
     line.start("looking for suspects")
     result = find(
         data,
@@ -256,6 +260,7 @@ def _audited(
         indices=np.flatnonzero(everything.labels >= 0),
         seed=plan.seed,
         unreadable=unreadable,
+        folder=tables,
     )
     return result, assigned
 
@@ -329,9 +334,7 @@ def _write(
 ) -> list[str]:
     scores, issues = path / "scores.parquet", path / "issues.csv"
     page, numbers = path / "report.html", path / "audit.json"
-    buffer = io.BytesIO()
-    result.scores.to_parquet(buffer, index=False)
-    write_bytes(scores, buffer.getvalue())
+    _write_scores(scores, result)
     rows = io.StringIO()
     writer = csv.writer(rows, lineterminator="\n")
     writer.writerows([ISSUE_COLUMNS, *result.issue_rows()])
@@ -339,6 +342,21 @@ def _write(
     write_text(page, report(result, cards, decisions))
     write_json(numbers, result.numbers)
     return [str(file) for file in (scores, issues, page, numbers)]
+
+
+def _write_scores(path: Path, result: AuditResult) -> None:
+    """`scores.parquet`, some rows at a time: it may have a million of them, and a thousand columns."""
+    import pyarrow
+    from pyarrow.parquet import ParquetWriter
+
+    writer: ParquetWriter | None = None
+    with written_whole(path) as file:
+        for rows in blocks(result.pools[result.score].log_p):
+            part = pyarrow.table(result.columns(rows))
+            writer = writer or ParquetWriter(file, part.schema)
+            writer.write_table(part)
+        if writer:
+            writer.close()
 
 
 def _cards(
