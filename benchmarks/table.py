@@ -1,8 +1,8 @@
 """Prints the log of records as a Markdown table: `python benchmarks/table.py`.
 
-Seeds of one recipe with equally many importance samples share a row: the mean over seeds, and in
-brackets the least and the largest. A seed that was run again, by a later version of the recipe, counts
-as it was the last time.
+Seeds of one recipe that were trained on one kind of device, with equally many importance samples,
+share a row: the mean over seeds, and in brackets the least and the largest. A seed that was run again, by
+a later version of the recipe, counts as it was the last time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def row(lines: list[dict[str, Any]]) -> str:
     bits = [line["bits_per_dim"] for line in lines]
     cells = [
         f"`{first['recipe']}`",
-        f"{first['training_seconds'] / 60:.0f}",
+        first["device"].split(",")[0],
+        f"{first['training_seconds'] / 60:.3g}",
         spread([line["epochs"] for line in lines], 1),
         f"{first['parameters'] / 1e6:.2f} M",
         spread([-line["elbo_nats"] for line in lines], 2),
@@ -44,12 +45,20 @@ def row(lines: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Print the table."""
     every = [json.loads(line) for line in LOG.read_text("utf-8").splitlines()]
-    lines = {(line["source"], line["recipe"], line["seed"], line["samples"]): line for line in every}
-    key = lambda line: (line["source"], line["training_seconds"] // 30, line["recipe"], -line["samples"])  # noqa: E731
-    print("| recipe | minutes | epochs | parameters | -ELBO | -log p(x) | S | bits/dim | seeds |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for _, group in groupby(sorted(lines.values(), key=key), key=key):
+    lines = {(*_kind(line), line["seed"]): line for line in every}
+    names = (
+        "recipe | trained on | minutes | epochs | parameters | -ELBO | -log p(x) | S | bits/dim | seeds"
+    )
+    print(f"| {names} |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for _, group in groupby(sorted(lines.values(), key=_kind), key=_kind):
         print(row(list(group)))
+
+
+def _kind(line: dict[str, Any]) -> tuple[Any, ...]:
+    """What lines that share a row have in common."""
+    time = line["training_seconds"] // 30
+    return line["source"], line["device"], time, line["recipe"], -line["samples"]
 
 
 if __name__ == "__main__":
