@@ -1,7 +1,7 @@
 """Prints the log of records as a Markdown table: `python benchmarks/table.py`.
 
-Seeds of one recipe that were trained on one kind of device, with equally many importance samples,
-share a row: the mean over seeds, and in brackets the least and the largest. A seed that was run again, by
+Seeds of one recipe, trained on one kind of device, with equally many importance samples,
+share a row: the mean over seeds, and in brackets the extremes. A seed that was run again, by
 a later version of the recipe, counts as it was the last time.
 """
 
