@@ -20,8 +20,10 @@ from torch import Tensor
 
 from condvae.models.protocol import ConditionalModel, Images, Labels, flat
 
-PAIRS_AT_ONCE, SAMPLES_AT_ONCE = {"cpu": 32, "cuda": 512}, 16
+PAIRS_AT_ONCE, SAMPLES_AT_ONCE = 32, 16
 """An image and a label is a pair. (Noise is drawn by as many samples: another number, other noise.)"""
+PIXELS_AT_ONCE = 1 << 23
+"""Decoded on a GPU, which 32 small images would leave idle; it fits into some GB with any likelihood."""
 FIRST_PASS = 5
 NEGLIGIBLE = 15.0
 """A label this many nats behind the best after the first pass is left out of the sum over labels."""
@@ -156,6 +158,12 @@ class RunningBounds:
         return self.totals / torch.tensor(blocks, device=self.totals.device)[:, None]
 
 
+def suitable(model: ConditionalModel, device: torch.device) -> int:
+    """How many pairs are best looked at together."""
+    pixels = SAMPLES_AT_ONCE * math.prod(model.shape)
+    return PAIRS_AT_ONCE if device.type == "cpu" else max(PAIRS_AT_ONCE, PIXELS_AT_ONCE // pixels)
+
+
 @torch.no_grad()
 def weighted_bounds(
     model: ConditionalModel,
@@ -180,7 +188,7 @@ def weighted_bounds(
             The numbers are the same.
     """
     parts = []
-    pairs_at_once = pairs_at_once or PAIRS_AT_ONCE[x.device.type]
+    pairs_at_once = pairs_at_once or suitable(model, x.device)
     for start in range(0, len(y), pairs_at_once):
         part = slice(start, start + pairs_at_once)
         streams = NoiseStreams(indices[part], model.latents, seed, x.device)
@@ -223,7 +231,7 @@ def bounds(
         raise ValueError("a model in training mode: its images may share batch statistics")
     parts: list[tuple[Tensor, ...]] = []
     sizes = curve_sizes(samples)
-    batch_size = batch_size or max(128, PAIRS_AT_ONCE[images.device.type])
+    batch_size = batch_size or max(128, suitable(model, images.device))
     for start in range(0, len(labels), batch_size):
         x, y = images[start : start + batch_size], labels[start : start + batch_size]
         here = list(range(first + start, first + start + len(y)))
