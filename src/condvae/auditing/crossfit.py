@@ -239,7 +239,8 @@ def _assembled(
                 continue
             if key not in whole:
                 shape = (len(assigned), *values.shape[1:])
-                large = values.ndim > 1
-                whole[key] = room(tables, name, shape) if large else np.empty(shape, values.dtype)
+                table = values.ndim > 1
+                file = f"{name}-{key}"
+                whole[key] = room(tables, file, shape) if table else np.empty(shape, values.dtype)
             whole[key][places] = values
     return whole | {key: np.stack(parts) for key, parts in about.items()}
