@@ -234,6 +234,24 @@ def test_a_judge_is_never_trained_on_test_images() -> None:
 
 
 @pytest.mark.usefixtures("quick_judges")
+@pytest.mark.parametrize("name", ["residual", "plain", "mixer"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_network_of_few_images_does_not_blow_up(name: str, precision: str) -> None:
+    """Without a limit to its gradient, the mixer ended in numbers that are none."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    images = generator.integers(0, 120, (60, 3, 8, 8), dtype=np.uint8)
+    images[np.arange(60), labels] += 100
+    data = LabelledImages(images, labels, ("cat", "dog"), "pets", "train")
+    torch.manual_seed(2029)
+    network = judging.CLASSIFIERS.build(name, shape=(3, 8, 8), classes=2, width=32)
+    device = torch.device("cpu")
+    judging.train_classifier(network, data, device, 1800, seed=3, precision=precision)
+    judge = judging.NeuralJudge(network.eval())
+    assert all(value.isfinite().all() for value in network.state_dict().values())
+    assert (judging.predict(judge, torch.tensor(images)) == labels).mean() > 0.9
+
+
 def test_judges_come_from_the_cache_the_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
     data = load("mnist-sample").subset(np.arange(0, 4000, 20))
     shares: list[float] = []

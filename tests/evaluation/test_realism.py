@@ -29,6 +29,17 @@ def test_frechet_distance_of_shifted_and_scaled_gaussians() -> None:
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
 
 
+def test_frechet_distance_of_fewer_points_than_features() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 6, 40, generator=generator)
+    dead = torch.zeros(6, 24)
+    wide = [torch.cat([points, dead], 1) for points in (a, b)]
+    assert frechet_distance(*wide) == pytest.approx(frechet_distance(a, b))
+    assert frechet_distance(a[:1], b[:1]) == pytest.approx(float((a[0] - b[0]).square().sum()))
+    turned, _ = torch.linalg.qr(torch.randn(40, 40, generator=generator))
+    assert frechet_distance(a @ turned, b @ turned) == pytest.approx(frechet_distance(a, b), rel=1e-4)
+
+
 def test_kernel_distance_is_that_of_all_pairs_and_nought_between_equals() -> None:
     a, b = draws(6, 3, 0), draws(5, 3, 1)
 

@@ -37,8 +37,10 @@ from condvae.run import choose_precision
 Images = UInt8[Tensor, "n c h w"]
 Progress = Callable[[float], None]
 
-VERSION = 3
+VERSION = 4
 BATCH = 128
+CLIP = 2.0
+"""Norm that a gradient is cut to: few images make for steep ones, which grew without end."""
 SIZES = {1: (16, 240_000), 3: (32, 800_000)}
 """Width of a network and images in its training, by channels: colour photographs need far more than grey
 drawings."""
@@ -308,6 +310,7 @@ def train_classifier(
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=0.1)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
+            torch.nn.utils.clip_grad_norm_(classifier.parameters(), CLIP)
             optimiser.step()
             taken += 1
             due = min(steps, math.floor((time.monotonic() - began) / seconds * steps))

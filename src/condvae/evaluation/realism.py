@@ -16,14 +16,20 @@ def frechet_distance(a: Features, b: Features) -> float:
 
     `|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))`. Biased upwards by about as much as a set has
     too few points for its covariance, so compare only distances between sets of the same sizes.
+
+    With `C = R^T R`, by a QR decomposition of the points, the trace of the root is the sum of the
+    singular values of `R_a R_b^T`: covariances of few points, which have no inverse, are no harder.
     """
     a, b = a.double(), b.double()
-    first, second = torch.cov(a.T), torch.cov(b.T)
-    values, vectors = torch.linalg.eigh(first)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ second @ root).clamp(min=0).sqrt().sum()
+
+    def root(points: Tensor) -> Tensor:
+        centred = (points - points.mean(0)) / max(1, len(points) - 1) ** 0.5
+        return torch.linalg.qr(centred, mode="r").R
+
+    first, second = root(a), root(b)
+    cross = torch.linalg.svdvals(first @ second.T).sum()
     between = (a.mean(0) - b.mean(0)).square().sum()
-    return float(between + first.trace() + second.trace() - 2 * cross)
+    return float(between + first.square().sum() + second.square().sum() - 2 * cross)
 
 
 def kernel_distance(a: Features, b: Features) -> float:
