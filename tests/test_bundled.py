@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +61,11 @@ def test_the_digits_are_known_and_their_swaps_are_digits() -> None:
 def test_a_directory_comes_before_a_model_of_its_name(small_run: Path, tmp_path: Path) -> None:
     (tmp_path / "mnist").symlink_to(small_run)
     assert load("mnist", "cpu").model.latents == 4
+
+
+def test_loading_a_model_does_not_load_a_compiler() -> None:
+    code = (
+        "import sys; from condvae.run import load; load('mnist'); print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from condvae import config as configuration
 from condvae.config import Config
@@ -177,7 +178,8 @@ def load(path: str | Path, device: str = "auto") -> Run:
         channels, height, width = (int(side) for side in about["shape"])
         names = tuple(str(name) for name in about["class_names"])
         training = dict(about["training"])
-        with torch.device("meta"):  # sizes alone: nothing is made that the file's weights don't fill
+        # Sizes alone: nothing is made that the file's weights don't fill.
+        with torch.device("meta"), Undrawn():
             plan = build_model(config.model, (channels, height, width), len(names))
         if _sizes(plan.state_dict()) != _sizes(weights):
             raise ValueError("other sizes")
@@ -189,6 +191,21 @@ def load(path: str | Path, device: str = "auto") -> Run:
         raise UserError(f"{path / MODEL}: its weights and its config do not fit together") from error
     model.eval().requires_grad_(False).to(where)
     return Run(path, results, config, typing.cast(ConditionalModel, model), names, training, where)
+
+
+class Undrawn(TorchFunctionMode):
+    """Inside it, nothing is drawn: weights that have no values yet are left without.
+
+    (On the meta device, drawing imports PyTorch's compiler, which takes longer than all of a sampling.)
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in ("normal_", "uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def bundled() -> tuple[str, ...]:
