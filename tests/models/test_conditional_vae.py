@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from protocols import lacking
 
 from condvae.config import ModelConfig
 from condvae.errors import UserError
 from condvae.models.conditional_vae import ConditionalVAE
 from condvae.models.families import build_model
 from condvae.models.networks import Conv
+from condvae.models.protocol import ConditionalModel
 from condvae.probability.likelihoods import LIKELIHOODS
 
 NETWORKS = [
@@ -41,6 +43,7 @@ def test_every_network_takes_every_shape(
     network: str, shape: tuple[int, int, int], likelihood: str
 ) -> None:
     model = build(network, shape, likelihood=likelihood).eval()
+    assert not lacking(model, ConditionalModel)
     x, y = images(shape), torch.tensor([0, 1, 2, 4])
     elbo = model.elbo(x, y)
     assert elbo.log_likelihood.shape == (4,) and elbo.kl.shape == (4, 1)

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from protocols import lacking
 from torch import Tensor
 
 from condvae.config import ModelConfig
@@ -14,6 +15,7 @@ from condvae.errors import UserError
 from condvae.evaluation.outputs import swapped
 from condvae.models.families import build_model
 from condvae.models.ladder import Ladder
+from condvae.models.protocol import ConditionalModel
 
 SMALL = {
     "groups": (1, 2, 1),
@@ -65,6 +67,7 @@ def every_binary_image() -> Tensor:
 @pytest.mark.parametrize("likelihood", ["bernoulli", "discretised-logistic"])
 def test_every_shape_of_image(shape: tuple[int, int, int], patch: int, likelihood: str) -> None:
     model = build(shape, likelihood, patch=patch).eval()
+    assert not lacking(model, ConditionalModel)
     x, y = images(shape), torch.tensor([0, 1, 2, 4])
     elbo = model.elbo(x, y)
     assert elbo.log_likelihood.shape == (4,) and elbo.kl.shape == (4, 4)
