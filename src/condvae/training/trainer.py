@@ -263,7 +263,7 @@ class Trainer:
         self.share.fill_(self.average.share(self.step + 1))
         for group in self.optimiser.param_groups:
             group["lr"] = rate if self.device.type == "cpu" else self.rate
-        self._seed(0)
+        self._seed(0)  # not in `_take`: a graph has no seeds
         if self.graph:
             with self._timed("graph") if self.graph.made else contextlib.nullcontext():
                 numbers = self.graph(x, y)
