@@ -18,6 +18,7 @@ NETWORKS = [
     "mlp(widths=[16, 8])",
     "conv(width=8, hidden=16)",
     "conv(width=8, patch=4, blocks=[1, 0], hidden=16)",
+    "conv(width=8, hidden=16, sees=4)",
     "resnet(width=4, blocks=1)",
 ]
 SHAPES = [(1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 33, 21), (3, 64, 64)]
@@ -137,6 +138,18 @@ def test_conv_never_works_at_full_resolution() -> None:
     network = Conv((3, 32, 32), 6, 8, 16, (4, 4), width=8)
     assert network.bottom[1:] == (8, 8)
     assert network.head.out_channels == 3 * 2 * 2**2
+
+
+def test_an_encoder_of_coarse_images_sees_no_more_than_their_means() -> None:
+    x = images((1, 16, 16))
+    fields = x.unfold(2, 4, 4).unfold(3, 4, 4)
+    turned = fields.flip(4).permute(0, 1, 2, 4, 3, 5).reshape(x.shape)
+    assert not torch.equal(x, turned)
+    y = torch.zeros(4, dtype=torch.long)
+    options = {"shape": (1, 16, 16), "likelihood": "discretised-logistic"}
+    coarse, fine = (build(f"conv(width=8{also})", **options) for also in (", sees=4", ""))  # type: ignore[arg-type]
+    assert torch.allclose(coarse.encode(x, y)[0], coarse.encode(turned, y)[0], atol=1e-5)
+    assert not torch.allclose(fine.encode(x, y)[0], fine.encode(turned, y)[0], atol=1e-3)
 
 
 def test_the_cifar_notebooks_network_has_twenty_million_parameters() -> None:

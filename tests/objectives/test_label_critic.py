@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from condvae.data.augment import warped
 from condvae.errors import UserError
 from condvae.models.conditional_vae import ConditionalVAE
 from condvae.models.ladder import Ladder
 from condvae.objectives import OBJECTIVES
 from condvae.objectives.base import held
 from condvae.objectives.labels import Counterfactual
+from condvae.probability.images import uncentred
 
 Batch = tuple[Tensor, Tensor]
 
@@ -45,7 +47,9 @@ def test_it_trains_flat_and_hierarchical_models(
     family: str, batch: Batch, request: pytest.FixtureRequest
 ) -> None:
     model = request.getfixturevalue(family)
-    objective = OBJECTIVES.build("counterfactual(adversary=1, nearness=0.1)", model=model, images=100)
+    objective = OBJECTIVES.build(
+        "counterfactual(adversary=1, nearness=0.1, equivariance=0.1)", model=model, images=100
+    )
     optimiser = torch.optim.Adam([*model.parameters(), *objective.parameters()])
     for step in range(3):
         loss = objective(model, *batch, step / 3)
@@ -98,6 +102,31 @@ def test_the_critic_makes_swaps_follow_the_label(batch: Batch, flat_model: Condi
         return float((swaps - 60 - 60 * given).abs().mean())
 
     assert brightness_of_swaps("counterfactual(weight=30, width=8, rise=0)") < 25
+
+
+def test_equivariance_makes_a_restyled_image_a_restyled_swap() -> None:
+    """Bars of any lean, dark in one class and bright in the other."""
+    torch.manual_seed(0)
+    y = torch.arange(128) % 2
+    bars = -torch.ones(128, 1, 8, 8)
+    bars[:, :, 1:7, 3:5] = (y.float() - 0.2).view(-1, 1, 1, 1)
+    x = uncentred(warped(bars, None, turn=0, stretch=0, lean=0.5))
+
+    def trained(weight: float) -> float:
+        torch.manual_seed(0)
+        model = ConditionalVAE(
+            (1, 8, 8), 2, network="mlp(widths=[64])", likelihood="discretised-logistic", latents=4
+        )
+        objective = Counterfactual(model, weight=0, equivariance=weight, samples=0, rise=0, width=4)
+        optimiser = torch.optim.Adam([*model.parameters(), *objective.parameters()], 5e-3)
+        for step in range(150):
+            optimiser.zero_grad()
+            loss = objective(model, x, y, step / 150)
+            loss.value.backward()
+            optimiser.step()
+        return float(loss.metrics["equivariance"])
+
+    assert trained(10.0) < 0.5 * trained(1e-6)
 
 
 def test_impossible_settings_are_refused(flat_model: ConditionalVAE) -> None:

@@ -7,6 +7,7 @@ the process's own.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -92,9 +93,16 @@ def warped(
         stretch: logarithm of the factor of each side, at most.
         lean: columns a row, at most.
     """
+    return moved_by(images, warps(len(images), generator, turn, stretch, lean).to(images))
+
+
+def warps(
+    number: int, generator: torch.Generator | None, turn: float, stretch: float, lean: float
+) -> Float[Tensor, "n 2 3"]:
+    """Affine maps of the plane, as `warped` draws them."""
     limits = torch.tensor([turn, stretch, stretch, lean])
-    draws = (2 * torch.rand(len(images), 4, generator=generator) - 1) * limits
-    angle, wide, tall, shear = draws.to(images).unbind(1)
+    draws = (2 * torch.rand(number, 4, generator=generator) - 1) * limits
+    angle, wide, tall, shear = draws.unbind(1)
     cos, sin = angle.cos(), angle.sin()
     wide, tall = wide.exp(), tall.exp()
     nought = torch.zeros_like(angle)
@@ -102,5 +110,46 @@ def warped(
         torch.stack([wide * cos, wide * (shear * cos - sin), nought], 1),
         torch.stack([tall * sin, tall * (shear * sin + cos), nought], 1),
     ]
-    grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    return torch.stack(rows, 1)
+
+
+def moved_by(images: Float[Tensor, "n c h w"], maps: Float[Tensor, "n 2 3"]) -> Float[Tensor, "n c h w"]:
+    """Each image as its affine map shows it, its edge repeated."""
+    grid = F.affine_grid(maps, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+@dataclass(frozen=True)
+class Restyling:
+    """A change of how each image is drawn, which can be made to several sets of images alike.
+
+    Arguments:
+        maps: of the plane.
+        strokes: from -1, every bright stroke thinner by a pixel on each side, to 1, thicker.
+        gain, offset: of each channel.
+    """
+
+    maps: Float[Tensor, "n 2 3"]
+    strokes: Float[Tensor, "n 1 1 1"]
+    gain: Float[Tensor, "n c 1 1"]
+    offset: Float[Tensor, "n c 1 1"]
+
+    @classmethod
+    def drawn(cls, images: Float[Tensor, "n c h w"], generator: torch.Generator | None) -> Restyling:
+        """Drawn at random for each image: grey ones get other strokes, colour ones another tint."""
+        number, channels = images.shape[:2]
+        draws = 2 * torch.rand(number, 1 + 2 * channels, 1, 1, generator=generator) - 1
+        strokes, gain, offset = draws.split([1, channels, channels], 1)
+        grey = float(channels == 1)
+        maps = warps(number, generator, turn=0.15, stretch=0.2, lean=0.3)
+        parts = maps, grey * strokes, 1 + 0.3 * (1 - grey) * gain, 0.3 * (1 - grey) * offset
+        return cls(*(part.to(images) for part in parts))
+
+    def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """The images, changed."""
+        images = moved_by(images, self.maps)
+        if self.gain.shape[1] == 1:
+            wider, narrower = F.max_pool2d(images, 3, 1, 1), -F.max_pool2d(-images, 3, 1, 1)
+            goal = torch.where(self.strokes > 0, wider, narrower)
+            images = images + self.strokes.abs() * (goal - images)
+        return (self.gain * images + self.offset).clamp(-1, 1)

@@ -168,6 +168,8 @@ class Conv(Network):
             holds for all that follow.
         hidden: units of the dense layer next to the latents, in the encoder.
         widest: no feature map has more channels than this.
+        sees: side of the mean-pooled image that the encoder sees; 0 for the image as it is. A coarse one
+            has the latents hold layout and colours, and leaves what is to be seen there to the label.
         activation: relu, silu or gelu.
     """
 
@@ -186,6 +188,7 @@ class Conv(Network):
         blocks: tuple[int, ...] = (1,),
         hidden: int = 256,
         widest: int = 256,
+        sees: int = 0,
         activation: str = "silu",
     ) -> None:
         super().__init__()
@@ -195,6 +198,7 @@ class Conv(Network):
         depths = [blocks[min(halvings - level, len(blocks) - 1)] for level in range(halvings + 1)]
         scale = patch * 2**halvings
         self.patch = patch
+        self.sees = sees
         self.size = (size[0], size[1])
         self.padding = (0, -size[1] % scale, 0, -size[0] % scale)
         self.bottom = (widths[-1], -(-size[0] // scale), -(-size[1] // scale))
@@ -227,6 +231,8 @@ class Conv(Network):
     def encode(
         self, image: Float[Tensor, "batch c h w"], condition: Condition
     ) -> Float[Tensor, "batch p"]:
+        if self.sees:
+            image = F.interpolate(F.adaptive_avg_pool2d(image, self.sees), self.size, mode="bilinear")
         patches = F.pixel_unshuffle(F.pad(image, self.padding, value=-1.0), self.patch)
         x = self.stem(patches.contiguous(memory_format=torch.channels_last))
         for index, blocks in enumerate(self.encoder_blocks):

@@ -12,16 +12,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from condvae.data.augment import degraded, shifted
+from condvae.data.augment import Restyling, degraded, shifted
 from condvae.models.classifier import Unnormalised
 from condvae.models.protocol import ConditionalModel, Images, Labels, flat, mixed
 from condvae.objectives.base import Loss, held, reported, require
 from condvae.objectives.elbo import risen
-from condvae.probability.images import centred
+from condvae.probability.images import centred, uncentred
 
 
 class Counterfactual(nn.Module):
-    """`-ELBO + weight * D + nearness * N + adversary * A`, in nats an image.
+    """`-ELBO + weight * D + nearness * N + equivariance * E + adversary * A`, in nats an image.
 
     `D` is what a critic says of a label swap and of the reconstruction. It tells 2K kinds apart, real
     images of each class and made ones of each class (Hou et al. 2022), and `D` is the cross-entropy of
@@ -33,6 +33,9 @@ class Counterfactual(nn.Module):
     `N` is the squared distance of a swap from the reconstruction, of pixels of -1 to 1, summed over an
     image: of all images of the class, the swap is to be the one that is nearest.
 
+    `E` is the squared distance, measured likewise, between a swap of a restyled image and the swap
+    restyled in the same way: leaner strokes of an input are to be leaner strokes of what becomes of it.
+
     `A` is the cross-entropy between equal chances for all labels and what a second network reads from
     the latents, less `ln K`: 0 if it can read nothing.
 
@@ -43,9 +46,10 @@ class Counterfactual(nn.Module):
         beta, warmup: of the KL, as in `elbo`.
         weight: of D.
         nearness: of N.
+        equivariance: of E; 0 doesn't look for it.
         adversary: of A.
         samples: share of the swaps that are samples.
-        rise: share of the run over which these three weights rise linearly from 0.
+        rise: share of the run over which these four weights rise linearly from 0.
         width: of the critic.
     """
 
@@ -57,6 +61,7 @@ class Counterfactual(nn.Module):
         warmup: float = 0.0,
         weight: float = 30.0,
         nearness: float = 0.0,
+        equivariance: float = 0.0,
         adversary: float = 0.0,
         samples: float = 0.25,
         rise: float = 0.05,
@@ -64,9 +69,9 @@ class Counterfactual(nn.Module):
     ) -> None:
         super().__init__()
         require(
-            min(beta, weight, nearness, adversary) >= 0,
+            min(beta, weight, nearness, equivariance, adversary) >= 0,
             "counterfactual",
-            "beta, weight, nearness and adversary must be at least 0",
+            "beta, weight, nearness, equivariance and adversary must be at least 0",
         )
         require(
             min(warmup, rise, samples) >= 0 and max(warmup, rise, samples) <= 1,
@@ -78,6 +83,7 @@ class Counterfactual(nn.Module):
         require(model.uses_label, "counterfactual", "the label must reach the model; see label_reaches")
         self.beta, self.warmup, self.rise, self.samples = beta, warmup, rise, samples
         self.weight, self.nearness, self.adversary = weight, nearness, adversary
+        self.equivariance = equivariance
         self.classes = model.classes
         self.critic = Unnormalised(model.shape, 2 * model.classes, width=width)
         self.reader = nn.Sequential(
@@ -102,8 +108,7 @@ class Counterfactual(nn.Module):
         convinced = F.cross_entropy(held(self.critic, made).float(), labels)
         told = F.cross_entropy(self.critic(self.view(centred(x))).float(), y)
         told = told + F.cross_entropy(self.critic(made.detach()).float(), self.classes + labels)
-        distance = (swap - own.detach()).square().flatten(1).sum(1)
-        near = distance.where(~drawn, 0.0).mean()
+        near = apart(swap, own.detach()).where(~drawn, 0.0).mean()
 
         u = flat(elbo.latents)
         equal = torch.full((len(u), self.classes), 1 / self.classes, device=u.device)
@@ -112,8 +117,14 @@ class Counterfactual(nn.Module):
 
         rise = risen(progress, self.rise)
         extra = self.weight * convinced + self.nearness * near + self.adversary * leaked
-        value = self.beta * risen(progress, self.warmup) * kl - log_likelihood + rise * extra
         others = {"critic": convinced, "critic_loss": told, "nearness": near, "reader_loss": read}
+        if self.equivariance > 0:
+            restyled = Restyling.drawn(swap, None)
+            changed = model.encode(uncentred(restyled(centred(x))), y, sample=True)
+            other = model.decode(model.transfer(changed, given), given).expected()
+            others["equivariance"] = apart(other, restyled(swap)).where(~drawn, 0.0).mean()
+            extra = extra + self.equivariance * others["equivariance"]
+        value = self.beta * risen(progress, self.warmup) * kl - log_likelihood + rise * extra
         return Loss(value + told + read, reported(log_likelihood, kl, **others))
 
     def view(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
@@ -121,3 +132,8 @@ class Counterfactual(nn.Module):
         moved = shifted(images, None, mirror=images.shape[1] == 3)
         order = torch.randperm(len(moved), device=moved.device)
         return degraded(moved[order], None)[order.argsort()]
+
+
+def apart(a: Float[Tensor, "n c h w"], b: Float[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
+    """Squared distances of images, summed over an image."""
+    return (a - b).square().flatten(1).sum(1)

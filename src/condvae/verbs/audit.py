@@ -130,8 +130,7 @@ def audit_source(
         UserError: the source, the folder or a flag is wrong.
         condvae.training.trainer.Interrupted: Ctrl-C; the audit can be resumed.
     """
-    for package in ("pandas", "pyarrow"):
-        needed(package)
+    needed("pyarrow")
     witnesses = _checked_flags(minutes, budget, scores)
     named = source in SOURCES or hub.is_address(source)
     absolute = source if named else str(Path(source).expanduser().resolve())
