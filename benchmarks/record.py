@@ -112,11 +112,12 @@ def record(wanted: Record) -> dict[str, Any]:
         "images": found["images"],
         "binarisation": found["binarisation"],
         "samples": found["samples"],
-        "elbo_nats": round(found["elbo_nats"], 3),
-        "log_p_x_nats": round(found["marginal_log_likelihood_nats"], 3),
-        "log_p_x_stderr": round(found["marginal_log_likelihood_nats_stderr"], 3),
-        "bits_per_dim": found["bits_per_dim"] and round(found["bits_per_dim"], 4),
-        "train_minus_test_elbo_nats": round(found["train"]["elbo_gap_nats"], 3),
+        "elbo_nats": rounded(found["elbo_nats"]),
+        "log_p_x_nats": rounded(found["marginal_log_likelihood_nats"]),
+        "log_p_x_stderr": rounded(found.get("marginal_log_likelihood_nats_stderr")),
+        "bits_per_dim": rounded(found["bits_per_dim"], 4),
+        "loss_nats_no_bound": rounded(found.get("objective_nats_no_bound")),
+        "train_minus_test_elbo_nats": rounded(found["train"].get("elbo_gap_nats")),
         "kl_nats_by_group": [round(kl, 2) for kl in found["kl_nats_by_group"]],
         "device": training["device"],
         "precision": training["precision"],
@@ -129,6 +130,11 @@ def record(wanted: Record) -> dict[str, Any]:
     }
     logbook.add(line, wanted.log)
     return line
+
+
+def rounded(value: float | None, digits: int = 3) -> float | None:
+    """A number, or none: what is no probability has no bound."""
+    return None if value is None else round(value, digits)
 
 
 if __name__ == "__main__":

@@ -15,28 +15,35 @@ from typing import Any
 LOG = Path(__file__).parent / "records" / "records.jsonl"
 
 
-def spread(values: list[float], digits: int) -> str:
-    """The mean, and the extremes where there are several values."""
+def spread(numbers: list[float | None], digits: int) -> str:
+    """The mean, and the extremes where there are several values; a dash where there is none."""
+    values = [number for number in numbers if number is not None]
+    if not values:
+        return "-"
     mean = f"{sum(values) / len(values):.{digits}f}"
     if len(values) == 1:
         return mean
     return f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
+def negative(value: float | None) -> float | None:
+    """The other way round, or none: what is no probability has no bound."""
+    return None if value is None else -value
+
+
 def row(lines: list[dict[str, Any]]) -> str:
     """One recipe's seeds."""
     first = lines[0]
-    bits = [line["bits_per_dim"] for line in lines]
     cells = [
         f"`{first['recipe']}`",
         first["device"].split(",")[0],
         f"{first['training_seconds'] / 60:.3g}",
         spread([line["epochs"] for line in lines], 1),
         f"{first['parameters'] / 1e6:.2f} M",
-        spread([-line["elbo_nats"] for line in lines], 2),
-        spread([-line["log_p_x_nats"] for line in lines], 2),
+        spread([negative(line["elbo_nats"]) for line in lines], 2),
+        spread([negative(line["log_p_x_nats"]) for line in lines], 2),
         f"{first['samples']}",
-        spread(bits, 3) if bits[0] else "-",
+        spread([line["bits_per_dim"] for line in lines], 3),
         ", ".join(str(line["seed"]) for line in lines),
     ]
     return f"| {' | '.join(cells)} |"

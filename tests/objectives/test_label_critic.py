@@ -70,6 +70,32 @@ def test_without_weights_it_is_the_elbo(flat_model: ConditionalVAE, batch: Batch
     assert all(torch.allclose(of_model[name], plain[name], atol=1e-5) for name in plain)
 
 
+def test_the_encoder_is_not_told_of_swaps(flat_model: ConditionalVAE, batch: Batch) -> None:
+    for parameter in flat_model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)  # residual branches start at zero
+    found = []
+    for weight in (0.0, 30.0):
+        objective = Counterfactual(
+            flat_model, weight=weight, nearness=weight, equivariance=weight, width=4, rise=0
+        )
+        torch.manual_seed(3)
+        found.append(gradients(flat_model, objective(flat_model, *batch, 1.0).value))
+    without, told = found
+    encoder = [name for name in without if "encoder" in name]
+    decoder = [name for name in without if "decoder" in name]
+    assert encoder and all(torch.allclose(without[n], told[n], atol=1e-5) for n in encoder)
+    assert decoder and not any(torch.allclose(without[n], told[n], atol=1e-3) for n in decoder)
+
+
+def test_a_share_of_the_images_is_swapped(flat_model: ConditionalVAE, batch: Batch) -> None:
+    shown: list[int] = []
+    objective = Counterfactual(flat_model, share=0.25, width=4)
+    objective.critic.register_forward_pre_hook(lambda _, inputs: shown.append(len(inputs[0])))
+    objective(flat_model, *batch, 1.0)
+    few = -(-len(batch[1]) // 4)
+    assert sorted(shown) == [few, 2 * few, 2 * few] and few < len(batch[1])
+
+
 def test_held_networks_let_gradients_through_and_take_none() -> None:
     network = nn.Linear(3, 2)
     x = torch.randn(4, 3, requires_grad=True)
@@ -131,7 +157,7 @@ def test_equivariance_makes_a_restyled_image_a_restyled_swap() -> None:
 
 def test_impossible_settings_are_refused(flat_model: ConditionalVAE) -> None:
     build: Callable[..., Counterfactual] = Counterfactual
-    for options in ({"weight": -1.0}, {"rise": 2.0}, {"width": 0}):
+    for options in ({"weight": -1.0}, {"rise": 2.0}, {"width": 0}, {"share": 0.0}):
         with pytest.raises(UserError, match="objective 'counterfactual'"):
             build(flat_model, **options)
     deaf = ConditionalVAE((1, 4, 4), 3, network="mlp", prior="standard-normal", label_reaches=())

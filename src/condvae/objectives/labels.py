@@ -7,6 +7,8 @@ latents tell all of an image has no use for one.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 from condvae.data.augment import Restyling, degraded, shifted
 from condvae.models.classifier import Unnormalised
-from condvae.models.protocol import ConditionalModel, Images, Labels, flat, mixed
+from condvae.models.protocol import ConditionalModel, Images, Labels, Latents, flat, mixed
 from condvae.objectives.base import Loss, held, reported, require
 from condvae.objectives.elbo import risen
 from condvae.probability.images import centred, uncentred
@@ -39,6 +41,10 @@ class Counterfactual(nn.Module):
     `A` is the cross-entropy between equal chances for all labels and what a second network reads from
     the latents, less `ln K`: 0 if it can read nothing.
 
+    The encoder isn't told of swaps: their latents are constants. It would otherwise learn to write the
+    label into the latents, because a decoder that sees what the image was can satisfy the likelihood by
+    one kind of image and the critic by another.
+
     Both networks are trained with the model's optimiser and kept apart from it: the model sees them as
     constants, and they see its images and latents as such.
 
@@ -49,6 +55,8 @@ class Counterfactual(nn.Module):
         equivariance: of E; 0 doesn't look for it.
         adversary: of A.
         samples: share of the swaps that are samples.
+        share: of a step's images, that are swapped and shown to the critic: with less, more of the time
+            goes into the likelihood.
         rise: share of the run over which these four weights rise linearly from 0.
         width: of the critic.
     """
@@ -64,6 +72,7 @@ class Counterfactual(nn.Module):
         equivariance: float = 0.0,
         adversary: float = 0.0,
         samples: float = 0.25,
+        share: float = 1.0,
         rise: float = 0.05,
         width: int = 32,
     ) -> None:
@@ -78,12 +87,17 @@ class Counterfactual(nn.Module):
             "counterfactual",
             "warmup, rise and samples must be within 0 to 1",
         )
+        require(
+            0 < share <= 1,
+            "counterfactual",
+            "share must be above 0 and at most 1",
+        )
         require(width >= 1, "counterfactual", "width must be at least 1")
         require(model.classes > 1, "counterfactual", "a wrong label needs two classes or more")
         require(model.uses_label, "counterfactual", "the label must reach the model; see label_reaches")
         self.beta, self.warmup, self.rise, self.samples = beta, warmup, rise, samples
         self.weight, self.nearness, self.adversary = weight, nearness, adversary
-        self.equivariance = equivariance
+        self.equivariance, self.share = equivariance, share
         self.classes = model.classes
         self.critic = Unnormalised(model.shape, 2 * model.classes, width=width)
         self.reader = nn.Sequential(
@@ -99,28 +113,33 @@ class Counterfactual(nn.Module):
         elbo = model.elbo(x, y)
         assert elbo.images is not None
         log_likelihood, kl = elbo.log_likelihood.mean(), elbo.kl.sum(1).mean()
-        given = (y + torch.randint_like(y, 1, self.classes)) % self.classes
-        drawn = torch.rand(len(y), device=y.device) < self.samples
-        latents = mixed(model.draw(given), model.transfer(elbo.latents, given), drawn)
-        swap, own = model.decode(latents, given).expected(), elbo.images.expected()
-
-        made, labels = self.view(torch.cat([swap, own])), torch.cat([given, y])
-        convinced = F.cross_entropy(held(self.critic, made).float(), labels)
-        told = F.cross_entropy(self.critic(self.view(centred(x))).float(), y)
-        told = told + F.cross_entropy(self.critic(made.detach()).float(), self.classes + labels)
-        near = apart(swap, own.detach()).where(~drawn, 0.0).mean()
-
         u = flat(elbo.latents)
         equal = torch.full((len(u), self.classes), 1 / self.classes, device=u.device)
         leaked = F.cross_entropy(held(self.reader, u).float(), equal) - equal[0, 0].log().neg()
         read = F.cross_entropy(self.reader(u.detach()).float(), y)
+
+        some = slice(math.ceil(self.share * len(y)))
+        x, y, own = x[some], y[some], tuple(group[some].detach() for group in elbo.latents)
+        given = (y + torch.randint_like(y, 1, self.classes)) % self.classes
+        drawn = torch.rand(len(y), device=y.device) < self.samples
+        moved = mixed(model.draw(given), model.transfer(own, given), drawn)
+        labels = torch.cat([given, y])
+        made = model.decode(joined(moved, own), labels).expected()
+        swap, kept = made.chunk(2)
+
+        seen = self.view(made)
+        convinced = F.cross_entropy(held(self.critic, seen).float(), labels)
+        told = F.cross_entropy(self.critic(self.view(centred(x))).float(), y)
+        told = told + F.cross_entropy(self.critic(seen.detach()).float(), self.classes + labels)
+        near = apart(swap, kept.detach()).where(~drawn, 0.0).mean()
 
         rise = risen(progress, self.rise)
         extra = self.weight * convinced + self.nearness * near + self.adversary * leaked
         others = {"critic": convinced, "critic_loss": told, "nearness": near, "reader_loss": read}
         if self.equivariance > 0:
             restyled = Restyling.drawn(swap, None)
-            changed = model.encode(uncentred(restyled(centred(x))), y, sample=True)
+            with torch.no_grad():
+                changed = model.encode(uncentred(restyled(centred(x))), y, sample=True)
             other = model.decode(model.transfer(changed, given), given).expected()
             others["equivariance"] = apart(other, restyled(swap)).where(~drawn, 0.0).mean()
             extra = extra + self.equivariance * others["equivariance"]
@@ -132,6 +151,11 @@ class Counterfactual(nn.Module):
         moved = shifted(images, None, mirror=images.shape[1] == 3)
         order = torch.randperm(len(moved), device=moved.device)
         return degraded(moved[order], None)[order.argsort()]
+
+
+def joined(one: Latents, other: Latents) -> Latents:
+    """Latents of some images, and then of others."""
+    return tuple(torch.cat(groups) for groups in zip(one, other, strict=True))
 
 
 def apart(a: Float[Tensor, "n c h w"], b: Float[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
