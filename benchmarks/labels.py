@@ -28,10 +28,10 @@ from condvae.evaluation.labels import counterfactual_numbers, judged
 from condvae.evaluation.outputs import outputs_of
 from condvae.evaluation.probes import drawn_latents, probe_accuracy
 from condvae.progress import ProgressLine
+from condvae.verbs.evaluate import PROBE_IMAGES, some_of
 from condvae.verbs.sources import training_images
 
 HERE = Path(__file__).parent
-PROBE_IMAGES = 10_000
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def measured(path: Path, wanted: Trials) -> dict[str, Any]:
         model, observed[some], y[some], samples=wanted.samples, seed=wanted.seed, every_label=True
     )
     sides = []
-    for images in (train.subset(np.arange(min(PROBE_IMAGES, len(train)))), held):
+    for images in (train.subset(some_of(len(train), PROBE_IMAGES, wanted.seed)), held):
         pixels = fixed_binarisation(model, torch.tensor(images.images, device=run.device), wanted.seed)
         labels = torch.tensor(images.labels, device=run.device)
         latents = drawn_latents(model, pixels, labels, wanted.seed)

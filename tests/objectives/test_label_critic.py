@@ -133,8 +133,8 @@ def test_the_critic_makes_swaps_follow_the_label(batch: Batch, flat_model: Condi
 def test_equivariance_makes_a_restyled_image_a_restyled_swap() -> None:
     """Bars of any lean, dark in one class and bright in the other."""
     torch.manual_seed(0)
-    y = torch.arange(128) % 2
-    bars = -torch.ones(128, 1, 8, 8)
+    y = torch.arange(64) % 2
+    bars = -torch.ones(64, 1, 8, 8)
     bars[:, :, 1:7, 3:5] = (y.float() - 0.2).view(-1, 1, 1, 1)
     x = uncentred(warped(bars, None, turn=0, stretch=0, lean=0.5))
 
@@ -145,7 +145,7 @@ def test_equivariance_makes_a_restyled_image_a_restyled_swap() -> None:
         )
         objective = Counterfactual(model, weight=0, equivariance=weight, samples=0, rise=0, width=4)
         optimiser = torch.optim.Adam([*model.parameters(), *objective.parameters()], 5e-3)
-        for step in range(150):
+        for step in range(100):
             optimiser.zero_grad()
             loss = objective(model, x, y, step / 150)
             loss.value.backward()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from condvae.data.augment import Restyling, degraded, shifted
 from condvae.models.classifier import Unnormalised
-from condvae.models.protocol import ConditionalModel, Images, Labels, Latents, flat, mixed
+from condvae.models.protocol import ConditionalModel, Images, Labels, flat, mixed
 from condvae.objectives.base import Loss, held, reported, require
 from condvae.objectives.elbo import risen
 from condvae.probability.images import centred, uncentred
@@ -50,7 +50,7 @@ class Counterfactual(nn.Module):
 
     Keyword arguments:
         beta, warmup: of the KL, as in `elbo`.
-        weight: of D.
+        weight: of D; 0 does without a critic.
         nearness: of N.
         equivariance: of E; 0 doesn't look for it.
         adversary: of A.
@@ -123,19 +123,19 @@ class Counterfactual(nn.Module):
         given = (y + torch.randint_like(y, 1, self.classes)) % self.classes
         drawn = torch.rand(len(y), device=y.device) < self.samples
         moved = mixed(model.draw(given), model.transfer(own, given), drawn)
-        labels = torch.cat([given, y])
-        made = model.decode(joined(moved, own), labels).expected()
-        swap, kept = made.chunk(2)
+        swap = model.decode(moved, given).expected()
 
-        seen = self.view(made)
-        convinced = F.cross_entropy(held(self.critic, seen).float(), labels)
-        told = F.cross_entropy(self.critic(self.view(centred(x))).float(), y)
-        told = told + F.cross_entropy(self.critic(seen.detach()).float(), self.classes + labels)
-        near = apart(swap, kept.detach()).where(~drawn, 0.0).mean()
-
-        rise = risen(progress, self.rise)
-        extra = self.weight * convinced + self.nearness * near + self.adversary * leaked
-        others = {"critic": convinced, "critic_loss": told, "nearness": near, "reader_loss": read}
+        near = apart(swap, elbo.images.expected()[some].detach()).where(~drawn, 0.0).mean()
+        extra = self.nearness * near + self.adversary * leaked
+        others, taught = {"nearness": near, "reader_loss": read}, read
+        if self.weight > 0:
+            labels = torch.cat([given, y])
+            seen = self.view(torch.cat([swap, model.decode(own, y).expected()]))
+            convinced = F.cross_entropy(held(self.critic, seen).float(), labels)
+            told = F.cross_entropy(self.critic(self.view(centred(x))).float(), y)
+            told = told + F.cross_entropy(self.critic(seen.detach()).float(), self.classes + labels)
+            others |= {"critic": convinced, "critic_loss": told}
+            extra, taught = extra + self.weight * convinced, taught + told
         if self.equivariance > 0:
             restyled = Restyling.drawn(swap, None)
             with torch.no_grad():
@@ -143,19 +143,15 @@ class Counterfactual(nn.Module):
             other = model.decode(model.transfer(changed, given), given).expected()
             others["equivariance"] = apart(other, restyled(swap)).where(~drawn, 0.0).mean()
             extra = extra + self.equivariance * others["equivariance"]
-        value = self.beta * risen(progress, self.warmup) * kl - log_likelihood + rise * extra
-        return Loss(value + told + read, reported(log_likelihood, kl, **others))
+        value = self.beta * risen(progress, self.warmup) * kl - log_likelihood
+        value = value + risen(progress, self.rise) * extra
+        return Loss(value + taught, reported(log_likelihood, kl, **others))
 
     def view(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Images as the critic sees them, in random order of degradation."""
         moved = shifted(images, None, mirror=images.shape[1] == 3)
         order = torch.randperm(len(moved), device=moved.device)
         return degraded(moved[order], None)[order.argsort()]
-
-
-def joined(one: Latents, other: Latents) -> Latents:
-    """Latents of some images, and then of others."""
-    return tuple(torch.cat(groups) for groups in zip(one, other, strict=True))
 
 
 def apart(a: Float[Tensor, "n c h w"], b: Float[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
