@@ -12,6 +12,7 @@ from condvae.data import LabelledImages, load, wrong_labels
 from condvae.evaluation.counterfactual import (
     Counterfactuals,
     Usual,
+    alike,
     another_of_class,
     correlation,
     counterfactuals,
@@ -57,6 +58,21 @@ def test_style_is_relative_to_the_class() -> None:
         assert torch.allclose(part.std(0), torch.ones(2), atol=1e-4)
     lone = Usual.of(values, np.where(np.arange(300) == 0, 3, labels))
     assert torch.isfinite(lone.spread).all()
+
+
+def test_a_blur_that_all_reconstructions_have_is_not_held_against_swaps() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = np.arange(600) % 3
+    given = (labels + 1) % 3
+    own = torch.randn(600, 3, generator=generator)
+    place = torch.tensor([0.0, 5.0, 10.0])
+    inputs, swaps = (own + place[torch.from_numpy(of)][:, None] for of in (labels, given))
+    assert alike(inputs, swaps, inputs, labels, given).mean() > 0.99
+    assert alike(inputs, swaps + 0.8, inputs, labels, given).mean() < 0.6
+    assert alike(inputs, swaps + 0.8, inputs + 0.8, labels, given).mean() > 0.99
+    faint = 0.01 * own + place[torch.from_numpy(given)][:, None]
+    references = 0.01 * own + place[torch.from_numpy(labels)][:, None]
+    assert alike(inputs, faint, references, labels, given).mean() < 0.15
 
 
 def test_another_image_has_the_given_label() -> None:

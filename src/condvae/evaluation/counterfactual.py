@@ -38,7 +38,7 @@ class Counterfactuals:
         typical: no further from the nearest reconstruction of a real image of the given class than 95%
             of these are from each other, in the features of a network that is no judge.
         alike: nearer in style to its own input than to 90% of all inputs, style being how an image
-            deviates from what is usual in its class.
+            deviates from what is usual in its class among images made like it (`alike`).
     """
 
     read: Bools
@@ -79,16 +79,36 @@ def counterfactuals(
         read &= predict(judge, outputs) == given
     for judge in panel.others.values():
         read &= place_of(judge, outputs, given) < first
-    usual = Usual.of(style_vector(inputs), labels)
-    rank = nearness_rank(
-        usual.deviation(style_vector(outputs), given), usual.deviation(style_vector(inputs), labels)
-    )
     features = panel.reader.features
+    styles = [style_vector(images) for images in (inputs, outputs, references)]
     return Counterfactuals(
         read=read,
         typical=typical(features(outputs), given, features(references), labels),
-        alike=(rank <= ALIKE).cpu().numpy(),
+        alike=alike(styles[0], styles[1], styles[2], labels, given),
     )
+
+
+def alike(
+    inputs: Float[Tensor, "n d"],
+    outputs: Float[Tensor, "n d"],
+    references: Float[Tensor, "n d"],
+    labels: NDArray[np.int64],
+    given: NDArray[np.int64],
+) -> Bools:
+    """Which outputs are nearer in style to their own input than to 90% of all inputs.
+
+    An input is compared with what is usual among inputs of its class, an output with what is usual among
+    reconstructions of the class that it is to be: all that a decoder makes is a little blurred, which
+    makes strokes thicker, and is not the swap's doing. The unit is the inputs' for both, so that a faint
+    trace of the style is not enough.
+
+    Arguments:
+        inputs, outputs, references: style vectors.
+    """
+    usual = Usual.of(inputs, labels)
+    deviations = usual.deviation(inputs, labels)
+    made = Usual(Usual.of(references, labels).mean, usual.spread).deviation(outputs, given)
+    return (nearness_rank(made, deviations) <= ALIKE).cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -140,20 +160,26 @@ def style_kept(
     others: dict[str, tuple[Images, NDArray[np.int64]]],
 ) -> dict[str, dict[str, float]]:
     """How far attributes of inputs are found again in sets of other images, each made of the input of
-    the same place: Pearson's correlation of the deviations from what is usual in a class (`Usual`), over
-    the set, the mean over an attribute's components.
+    the same place: Pearson's correlation of the deviations from what is usual in a class of the set
+    (`Usual`), over the set, the mean over an attribute's components.
 
     Arguments:
         others: sets of images, and the classes that they are to be of.
     """
-    attributes = style(inputs)
-    usual = {name: Usual.of(values, labels) for name, values in attributes.items()}
-    own = {name: usual[name].deviation(values, labels) for name, values in attributes.items()}
+    own = _deviations(inputs, labels)
     found: dict[str, dict[str, float]] = {name: {} for name in own}
     for kind, (images, of) in others.items():
-        for name, values in style(images).items():
-            found[name][kind] = correlation(own[name], usual[name].deviation(values, of))
+        for name, values in _deviations(images, of).items():
+            found[name][kind] = correlation(own[name], values)
     return found
+
+
+def _deviations(images: Images, labels: NDArray[np.int64]) -> dict[str, Tensor]:
+    """How each attribute of each image deviates from what is usual in its class."""
+    return {
+        name: Usual.of(values, labels).deviation(values, labels)
+        for name, values in style(images).items()
+    }
 
 
 def correlation(a: Tensor, b: Tensor) -> float:
