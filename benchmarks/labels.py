@@ -79,7 +79,7 @@ def measured(path: Path, wanted: Trials) -> dict[str, Any]:
         labels = torch.tensor(images.labels, device=run.device)
         latents = drawn_latents(model, pixels, labels, wanted.seed)
         sides.append((latents.numpy(), images.labels))
-    parts = ("network", "likelihood", "prior", "latents", "label_reaches")
+    parts = ("family", "network", "likelihood", "prior", "latents", "label_reaches")
     said = judged(panel, outputs)
     return {
         "run": path.name,
