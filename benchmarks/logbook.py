@@ -30,10 +30,15 @@ def tell(line: dict[str, Any], log: Path) -> None:
 
 
 def about(device: torch.device) -> dict[str, Any]:
-    """What a line says of where, when and by which command something was measured."""
+    """What a line says of where, when and by which command something was measured.
+
+    `instructions` are the widest of the processor's that PyTorch makes use of: what a processor's name
+    leaves open in a virtual machine.
+    """
     script = Path(sys.argv[0]).name
     return {
         "device": describe_device(device),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "versions": {
             "condvae": condvae.__version__,
             "torch": torch.__version__,
