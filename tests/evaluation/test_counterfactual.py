@@ -99,7 +99,7 @@ def attacked(images: torch.Tensor, given: np.ndarray, judge: NeuralJudge) -> tor
     """Images with the noise that makes a network read the given label (projected gradient ascent)."""
     x, target = centred(images), torch.from_numpy(given)
     start, at = x.clone(), x.clone()
-    for _ in range(20):
+    for _ in range(40):
         at.requires_grad_(True)
         loss = torch.nn.functional.cross_entropy(judge.classifier(at), target)
         (slope,) = torch.autograd.grad(loss, at)
