@@ -40,6 +40,17 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def fast_bf16() -> None:
+    """Skips where bf16 is emulated: a hundred times slower than float32, and never condvae's choice."""
+    import torch
+
+    from condvae.run import choose_precision
+
+    if choose_precision("auto", torch.device("cpu")) != "bf16":
+        pytest.skip("this processor has no bf16 arithmetic")
+
+
+@pytest.fixture(scope="session")
 def small() -> Config:
     """A recipe that trains in seconds."""
     base = configuration.load_recipe("mnist-sample")

@@ -261,13 +261,16 @@ class Conv(Network):
 class BasicBlock(nn.Module):
     """The block of ResNet-18 (He et al. 2016), going down by a stride or up by a nearest upsampling.
 
-    Going up, the first convolution keeps the channels and the second changes them.
+    Going up, the first convolution keeps the channels and the second changes them. Going down, the
+    shortcut takes every other pixel before its 1x1 convolution, which comes to the same as a stride: of
+    a strided one with few channels, oneDNN's AVX2 kernel computes a wrong gradient, or never ends
+    (github.com/uxlfoundation/oneDNN/issues/6035).
     """
 
     def __init__(self, wide: int, out: int, condition: int, stride: int = 1, up: int = 1) -> None:
         super().__init__()
         middle = wide if up > 1 or out < wide else out
-        self.up = up
+        self.up, self.stride = up, stride
         self.first = nn.Conv2d(wide, middle, 3, stride, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(middle)
         self.label = Modulation(condition, middle)
@@ -275,9 +278,7 @@ class BasicBlock(nn.Module):
         self.second_norm = nn.BatchNorm2d(out)
         self.shortcut: nn.Module = nn.Identity()
         if wide != out or stride > 1:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(wide, out, 1, stride, bias=False), nn.BatchNorm2d(out)
-            )
+            self.shortcut = nn.Sequential(nn.Conv2d(wide, out, 1, bias=False), nn.BatchNorm2d(out))
 
     def forward(
         self, x: Float[Tensor, "batch c h w"], condition: Condition
@@ -285,7 +286,8 @@ class BasicBlock(nn.Module):
         if self.up > 1:
             x = F.interpolate(x, scale_factor=self.up, mode="nearest")
         branch = F.relu(self.label(self.norm(self.first(x)), condition))
-        return F.relu(self.second_norm(self.second(branch)) + self.shortcut(x))
+        kept = x[:, :, :: self.stride, :: self.stride]
+        return F.relu(self.second_norm(self.second(branch)) + self.shortcut(kept))
 
 
 class ResNet(Network):
