@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from condvae.auditing import scores
 from condvae.auditing.scores import (
     QUALITIES,
     calibrated_joint,
@@ -83,6 +84,16 @@ def test_a_pool_listens_to_who_knows_and_not_to_who_does_not() -> None:
     right = [(pool.log_p.argmax(1) == log_p.argmax(1)).mean() for pool in (both, one)]
     assert right[0] > right[1], "two errors of their own are less than one"
     assert np.isfinite(pooled([np.zeros((50, 5))], labels[:50]).log_p).all()
+
+
+def test_noise_of_the_same_seed_is_not_what_a_pool_is_fitted_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong labels are where `default_rng(seed).permutation` begins, the obvious way to put some in."""
+    monkeypatch.setattr(scores, "FIT_ON", 2000)
+    log_p, true, _ = judged(6000, 10, 0.0)
+    labels = symmetric(true, 10, 0.4, np.random.default_rng(3))
+    pool = pooled([log_p], labels, seed=3)
+    assert pool.weights[0] == pytest.approx(1, rel=0.25)
+    assert pool.noise * 0.9 == pytest.approx(0.4, abs=0.05)
 
 
 def test_a_perfect_judge_gives_the_exact_noise_matrix() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from condvae.auditing.draws import own_generator
 from condvae.auditing.tables import room
 from condvae.auditing.task import Task, Testimony, Witness
 from condvae.auditing.witnesses import shares
@@ -88,7 +89,7 @@ def stratified_folds(
             f"--folds {folds}: must be at least 2, and at most the number of different images, "
             f"{len(different)}"
         )
-    generator = np.random.default_rng(seed)
+    generator = own_generator(seed, "folds")
     order = generator.permutation(different)
     order = order[np.argsort(labels[order], kind="stable")]
     assigned = np.empty(len(labels), np.int64)
@@ -185,7 +186,7 @@ def trial_task(
 ) -> Task:
     """A fold of few images, by which witnesses tell how long they will take."""
     assigned = stratified_folds(data.labels, plan.folds, plan.seed, groups)
-    order = np.random.default_rng(plan.seed).permutation(len(data))
+    order = own_generator(plan.seed, "a trial").permutation(len(data))
     assigned[order[TRIAL:]] = -1
     return _task(data, assigned, int(assigned[order[0]]), plan, folder, line)
 

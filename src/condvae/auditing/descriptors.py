@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from condvae.auditing.draws import own_generator
+
 Codes = NDArray[np.float32]
 """`[N, D]`, a row an image."""
 
@@ -55,7 +57,7 @@ class Descriptor:
         """The components of a set of images, or of a random part of it."""
         from sklearn.decomposition import PCA
 
-        some = np.sort(np.random.default_rng(seed).permutation(len(images))[:FIT_ON])
+        some = np.sort(own_generator(seed, "components").permutation(len(images))[:FIT_ON])
         pixels = shrunken(images[some])
         number = min(DIMENSIONS, *pixels.shape)
         with np.errstate(all="ignore"):  # shares of no variance at all, where no image shows anything
@@ -95,7 +97,7 @@ def nearest(
     """
     from sklearn.neighbors import NearestNeighbors
 
-    some = np.sort(np.random.default_rng(seed).permutation(len(references))[:REFERENCES])
+    some = np.sort(own_generator(seed, "references").permutation(len(references))[:REFERENCES])
     search = NearestNeighbors(n_neighbors=min(number, len(some)), algorithm="brute")
     search.fit(references[some])
     distance, place = search.kneighbors(codes)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condvae.auditing.descriptors import FIT_ON, Codes, Descriptor, shrunken
+from condvae.auditing.draws import own_generator
 
 Indices = NDArray[np.int64]
 
@@ -88,7 +89,7 @@ def _near_pairs(images: NDArray[np.uint8], firsts: Indices, seed: int) -> list[t
 
     if len(firsts) < 2:
         return []
-    some = np.sort(np.random.default_rng(seed).permutation(firsts)[:FIT_ON])
+    some = np.sort(own_generator(seed, "near duplicates").permutation(firsts)[:FIT_ON])
     descriptor = Descriptor.fitted(images[some], seed)
     codes = _codes(images, firsts, descriptor)
     blank = descriptor(np.zeros((1, *images.shape[1:]), np.uint8))

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from condvae.auditing.draws import own_generator
 from condvae.auditing.tables import Table, blocks, by_blocks, room
 
 Column = NDArray[np.float64]
@@ -116,7 +117,7 @@ def pooled(
     Arguments:
         folder, name: where the pooled table is kept, if not in memory.
     """
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(labels))[:FIT_ON])
+    chosen = np.sort(own_generator(seed, "pool").permutation(len(labels))[:FIT_ON])
     some = np.stack([log_normalised(table[chosen]) for table in logs])
     *weights, noise = _fitted(some, labels[chosen])
     log_p = room(folder, name, logs[0].shape)
@@ -231,7 +232,7 @@ def confident_learning(log_p: Table, labels: Labels, seed: int = 0) -> Confusion
         return calibrated_joint(table.reshape(classes, classes + 1))
 
     joint = joint_of(counts)
-    generator = np.random.default_rng(seed)
+    generator = own_generator(seed, "bootstrap")
     total, squares = np.zeros((classes, classes)), np.zeros((classes, classes))
     errors = []
     for _ in range(BOOTSTRAPS):
