@@ -28,7 +28,6 @@ from condvae.auditing import classifier as classifying
 from condvae.auditing import generative as generating
 from condvae.auditing.crossfit import Plan, cross_fit
 from condvae.auditing.descriptors import nearest
-from condvae.auditing.draws import own_generator
 from condvae.auditing.duplicates import exact_groups
 from condvae.auditing.neighbours import NEIGHBOURS, voted
 from condvae.auditing.scores import (
@@ -197,7 +196,7 @@ def measured(quality: Column, wrong: np.ndarray) -> dict[str, float]:
 
 def one_seed(wanted: Benchmark, clean: LabelledImages, seed: int) -> dict[str, Any]:
     """An audit of noisy labels, and the other ways; by way, how well it does."""
-    generator = own_generator(seed, "noise")
+    generator = np.random.default_rng(seed)
     labels = noisy_labels(
         wanted.noise, clean.labels, clean.classes, wanted.rate, generator, clean.images
     )

@@ -59,10 +59,10 @@ def build(config: ModelConfig) -> nn.Module:
 
 def bound(model: nn.Module, noise: torch.Tensor) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
-    x = torch.randint(0, 256, (IMAGES, *SHAPE), generator=generator).to(torch.uint8)
+    x = torch.randint(0, 256, (len(noise), *model.shape), generator=generator).to(torch.uint8)
     if model.likelihood.binary:  # type: ignore[union-attr]
         x = (x > 127).to(torch.uint8) * 255
-    y = torch.arange(IMAGES) % CLASSES
+    y = torch.arange(len(noise)) % CLASSES
     return model.elbo(x, y, noise).value  # type: ignore[operator]
 
 
@@ -103,18 +103,17 @@ def test_bounds_agree(name: str, config: ModelConfig, monkeypatch: pytest.Monkey
     ids=["ladder", *NETWORKS.parts],
 )
 def test_gradients_agree(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A processor's kernels may be wrong for some shapes."""
+    """A processor's kernels may be wrong for some shapes. Smooth units: rounding may switch a ReLU."""
+    monkeypatch.setattr(torch.nn.functional, "relu", torch.nn.functional.silu)
     torch.manual_seed(0)
     model = build_model(config, (1, 28, 28), CLASSES)
     twice = copy.deepcopy(model).double()
     noise = torch.randn(64, model.latents)
-    x = torch.randint(0, 256, (64, 1, 28, 28)).to(torch.uint8)
-    x, y = (x > 127).to(torch.uint8) * 255, torch.arange(64) % CLASSES
     for _ in range(20):  # what is written where it shouldn't be may do no harm the first time
         model.zero_grad()
-        (-model.elbo(x, y, noise).value.mean()).backward()
+        bound(model, noise).mean().backward()
     with all_in_float64(monkeypatch):
-        (-twice.elbo(x, y, noise.double()).value.mean()).backward()
+        bound(twice, noise.double()).mean().backward()
     for (name, one), other in zip(model.named_parameters(), twice.parameters(), strict=True):
         if other.grad is not None and other.grad.norm() > 1e-9:
             assert (one.grad - other.grad).norm() < GRADIENT * other.grad.norm(), name
