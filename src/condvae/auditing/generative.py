@@ -64,12 +64,13 @@ class GenerativeWitness:
         return self.recipe or load_recipe(RECIPES[task.train.shape[0]])
 
     def testify(self, task: Task) -> Testimony:
+        began = time.monotonic()
         recipe = self._recipe(task)
         out = task.folder / FOLDER
         candidates = candidate_labels(task)
         labels = candidates.shape[1]
-        pace = judging_pace(recipe, task, labels)
-        samples, judging = affordable(task.seconds, len(task.held), labels, *pace)
+        first, each = judging_pace(recipe, task, labels)
+        _, judging = affordable(task.seconds, len(task.held), labels, first, each)
         if not (out / MODEL).exists():
             task.line.close()  # the trainer has a line of its own
             config = fold_config(recipe, task, max(task.seconds - judging, task.seconds / 2))
@@ -77,7 +78,8 @@ class GenerativeWitness:
             resume = (out / CHECKPOINT).exists()
             Trainer(config, (task.train, nothing), out, resume, task.line.console.quiet).fit()
         task.line.start("asking the generative model about every label")
-        return judged(load(out, task.device.type), task, candidates, samples)
+        left = max(judging, task.seconds - (time.monotonic() - began))
+        return judged(load(out, task.device.type), task, candidates, left, each)
 
 
 def fold_config(recipe: Config, task: Task, seconds: float) -> Config:
@@ -119,36 +121,52 @@ def candidate_labels(task: Task) -> NDArray[np.int64]:
     return np.argsort(-hint, axis=1, kind="stable")[:, :CANDIDATES]
 
 
-def judged(run: Run, task: Task, candidates: NDArray[np.int64], samples: int) -> Testimony:
+def judged(
+    run: Run, task: Task, candidates: NDArray[np.int64], seconds: float, each: float
+) -> Testimony:
     """What the model says of the held-out images.
+
+    After a first look at all labels it is known how many could matter, and the samples are as many as
+    there is time for: what learned from many wrong labels rules hardly any out.
+
+    Arguments:
+        seconds: how long it may take.
+        each: seconds of a sample (`judging_pace`).
 
     Returns:
         `log_p`, by Bayes with the training labels' shares as the prior; `log_likelihood`, the bound of
         `log p(x)` in nats; `about_convergence`: the samples, the nats that the last doubling of them
         was worth, and the share of images whose likeliest label it changed.
     """
-    prior = log_prior(task.train.labels, task.train.classes)
-    logs, halves, gains = [], [], []
-    for start in range(0, len(task.held), CHUNK):
-        part = slice(start, start + CHUNK)
+    began = time.monotonic()
+    parts = [slice(start, start + CHUNK) for start in range(0, len(task.held), CHUNK)]
+
+    def asked(part: slice) -> tuple[Images, Labels, Tensor, list[int]]:
+        """Images, their given labels, their candidates, and their places."""
         x = torch.tensor(task.held.images[part], device=task.device)
+        observed = fixed_binarisation(run.model, x, task.seed + part.start)
         given = torch.tensor(task.held.labels[part], device=task.device)
-        observed = fixed_binarisation(run.model, x, task.seed + start)
+        labels = torch.tensor(candidates[part], device=task.device)
+        return observed, given, labels, task.places[part].tolist()
+
+    looks, pairs = [], 0
+    for number, part in enumerate(parts):
+        x, given, labels, places = asked(part)
         with precision_of(task.precision, task.device):
-            found = label_bounds(
-                run.model,
-                observed,
-                given,
-                torch.tensor(candidates[part], device=task.device),
-                task.places[part].tolist(),
-                samples=samples,
-                seed=task.seed,
-            )
+            looks.append(first_look(run.model, x, labels, places, task.seed))
+        pairs += int(could_matter(looks[-1], given, labels).sum())
+        task.line.show(0.5 * (number + 1) / len(parts), "a first look")
+    samples = samples_within(seconds - (time.monotonic() - began), pairs, each)
+    logs, halves, gains = [], [], []
+    for number, (part, look) in enumerate(zip(parts, looks, strict=True)):
+        with precision_of(task.precision, task.device):
+            found = label_bounds(run.model, *asked(part), look, samples=samples, seed=task.seed)
         gains.append(found.gain.cpu().numpy())
-        logs.append(found.every.cpu().numpy() + prior)
-        halves.append(found.half.cpu().numpy() + prior)
-        task.line.show(min(1.0, (start + CHUNK) / len(task.held)), f"{samples} samples")
-    whole, half = np.concatenate(logs), np.concatenate(halves)
+        logs.append(found.every.cpu().numpy())
+        halves.append(found.half.cpu().numpy())
+        task.line.show(0.5 + 0.5 * (number + 1) / len(parts), f"{samples} samples")
+    prior = log_prior(task.train.labels, task.train.classes)
+    whole, half = np.concatenate(logs) + prior, np.concatenate(halves) + prior
     changed = float((whole.argmax(1) != half.argmax(1)).mean())
     highest = whole.max(1)
     return {
@@ -173,48 +191,65 @@ class LabelBounds:
     gain: Float[Tensor, "batch"]
 
 
-@torch.no_grad()
+def first_look(
+    model: ConditionalModel, x: Images, candidates: Tensor, indices: Sequence[int], seed: int
+) -> Float[Tensor, "batch k"]:
+    """Bounds under every candidate label `[batch, k]` by a few samples, in nats."""
+    images = torch.arange(len(x), device=x.device).repeat_interleave(candidates.shape[1])
+    bounds = _bounds(model, x, images, candidates.flatten(), indices, [FIRST], seed)[0]
+    return bounds.view(candidates.shape)
+
+
+def could_matter(first: Tensor, given: Labels, candidates: Tensor) -> Tensor:
+    """Which candidates `[batch, k]` are within reach of the best by a first look, or are given."""
+    return (first >= first.amax(1, keepdim=True) - NEGLIGIBLE) | (candidates == given[:, None])
+
+
 def label_bounds(
     model: ConditionalModel,
     x: Images,
     given: Labels,
     candidates: Tensor,
     indices: Sequence[int],
+    first: Float[Tensor, "batch k"],
     *,
     samples: int,
     seed: int,
 ) -> LabelBounds:
-    """Bounds under every candidate label, all of an image with the same noise.
+    """Bounds under every label, all of an image with the same noise.
 
-    Two passes: a few samples for all, and all of them for the given label and for those that the first
-    pass leaves within reach of the best. Other labels keep what the first pass found, and labels that
-    are no candidates get the worst candidate's.
+    Those that could matter get all samples. Other candidates keep what the first look found, and labels
+    that are no candidates get the worst candidate's.
 
     Arguments:
         candidates: labels `[batch, k]`; the given one is among them.
         indices: each image's place in the data set, which its noise comes from.
+        first: the candidates' bounds by a first look.
     """
-    rows = torch.arange(len(x), device=x.device)
-    image = rows.repeat_interleave(candidates.shape[1])
-
-    def bound(image: Tensor, label: Tensor, sizes: Sequence[int]) -> Tensor:
-        places = [indices[i] for i in image.tolist()]
-        at_once = PAIRS_TIMES_SAMPLES // sizes[-1]
-        return weighted_bounds(
-            model, x[image], label, places, sizes=sizes, seed=seed, pairs_at_once=at_once
-        )
-
-    first = bound(image, candidates.flatten(), [min(FIRST, samples)])[0].view(candidates.shape)
     every = first.amin(1, keepdim=True).repeat(1, model.classes).scatter(1, candidates, first)
     half = every.clone()
-    wanted = torch.zeros_like(every, dtype=torch.bool)
-    wanted.scatter_(1, candidates, first >= first.amax(1, keepdim=True) - NEGLIGIBLE)
-    wanted[rows, given] = True
-    near, label = torch.nonzero(wanted, as_tuple=True)
+    image, column = torch.nonzero(could_matter(first, given, candidates), as_tuple=True)
+    label = candidates[image, column]
     sizes = sorted({max(1, samples // 2), samples})
-    found = bound(near, label, sizes)
-    half[near, label], every[near, label] = found[0], found[-1]
-    return LabelBounds(every, half, (every - half)[rows, given])
+    found = _bounds(model, x, image, label, indices, sizes, seed)
+    half[image, label], every[image, label] = found[0], found[-1]
+    return LabelBounds(every, half, (every - half)[torch.arange(len(x), device=x.device), given])
+
+
+@torch.no_grad()
+def _bounds(
+    model: ConditionalModel,
+    x: Images,
+    image: Tensor,
+    label: Tensor,
+    indices: Sequence[int],
+    sizes: Sequence[int],
+    seed: int,
+) -> Float[Tensor, "sizes pairs"]:
+    """Bounds for pairs of an image's number and a label."""
+    places = [indices[i] for i in image.tolist()]
+    at_once = PAIRS_TIMES_SAMPLES // sizes[-1]
+    return weighted_bounds(model, x[image], label, places, sizes=sizes, seed=seed, pairs_at_once=at_once)
 
 
 def pictures(
@@ -239,12 +274,22 @@ def affordable(seconds: float, held: int, labels: int, first: float, each: float
         labels: that every image is looked at under.
         first, each: seconds of a pair in the first pass, and of a sample in the second (`judging_pace`).
     """
+    looking = held * labels * first
+    samples = samples_within(seconds / 2 - looking, 2 * held, each)
+    return samples, looking + 2 * held * samples * each
+
+
+def samples_within(seconds: float, pairs: int, each: float) -> int:
+    """Importance samples that there is time for.
+
+    Arguments:
+        pairs: of an image and a label that could matter.
+        each: seconds of a sample.
+    """
     samples = MOST_SAMPLES
-    while True:
-        judging = held * (labels * first + 2 * samples * each)
-        if judging <= seconds / 2 or samples <= FEWEST_SAMPLES:
-            return samples, judging
+    while samples > FEWEST_SAMPLES and pairs * samples * each > seconds:
         samples //= 2
+    return samples
 
 
 def judging_pace(recipe: Config, task: Task, labels: int) -> tuple[float, float]:
