@@ -133,6 +133,9 @@ def test_label_bounds_are_the_bounds_and_do_not_depend_on_the_batch(small: Confi
         assert near.all(), "an untrained model rules nothing out, and all get all samples"
         assert torch.allclose(found.half[:, label], whole[1], atol=1e-3)
     assert torch.allclose(found.gain, (found.every - found.half)[torch.arange(6), y])
+    at_first = first_look(model, x, every, places, 2)  # type: ignore[arg-type]
+    quickly = label_bounds(model, x, y, every, places, at_first, samples=2, seed=2)  # type: ignore[arg-type]
+    assert (quickly.every == at_first[1]).all() and (quickly.half == at_first[0]).all()
     alone = bounds(slice(2, 3), every[:1])
     assert torch.allclose(alone.every, found.every[2:3], atol=1e-3)
     few = torch.tensor([[0, 2]]).repeat(6, 1)
@@ -162,11 +165,12 @@ def test_with_very_many_classes_the_likeliest_and_the_given_are_looked_at(task: 
 
 def test_samples_are_as_many_as_half_of_the_time_is_enough_for() -> None:
     assert affordable(1e9, 1000, 10, 1e-3, 1e-3)[0] == generative.MOST_SAMPLES
-    assert affordable(1e-9, 1000, 10, 1e-3, 1e-3)[0] == generative.FEWEST_SAMPLES
+    assert affordable(1e-9, 1000, 10, 1e-3, 1e-3)[0] == generative.FIRST
     samples, seconds = affordable(60, 1000, 10, 1e-3, 1e-3)
     assert samples == 8 and seconds == pytest.approx(1000 * (10 + 16) * 1e-3)
     assert samples_within(20, 2000, 1e-3) == 8, "the given label and one more"
     assert samples_within(20, 5000, 1e-3) == 4, "wrong labels rule out fewer labels, and time is kept"
+    assert samples_within(-1, 5000, 1e-3) == generative.FIRST, "the first look has been taken"
 
 
 def test_labels_within_reach_of_the_best_could_matter_and_so_could_the_given_one() -> None:

@@ -32,8 +32,8 @@ RECIPES = {1: "mnist", 3: "folder"}
 """By channels, whose model and settings are used."""
 EPOCHS, STEPS = 60, 1500
 """A training ends after as many passes, or as many steps, if that is later and there is time."""
-FIRST, MOST_SAMPLES, FEWEST_SAMPLES = 2, 16, 4
-"""Importance samples for every label, and for labels that could matter: as many as there is time for."""
+FIRST, MOST_SAMPLES = 2, 16
+"""Importance samples for every label, and at most for labels that could matter."""
 CANDIDATES = 20
 """With more classes than these, the other witnesses' likeliest ones alone are looked at."""
 CHUNK, TRIAL, PAIRS_TIMES_SAMPLES = 256, 32, 512
@@ -126,8 +126,9 @@ def judged(
 ) -> Testimony:
     """What the model says of the held-out images.
 
-    After a first look at all labels it is known how many could matter, and the samples are as many as
-    there is time for: what learned from many wrong labels rules hardly any out.
+    After a first look at all labels it is known how many could matter, and these get as many samples as
+    there is time for: what learned from many wrong labels rules hardly any out, and the first look may
+    have to do.
 
     Arguments:
         seconds: how long it may take.
@@ -154,7 +155,7 @@ def judged(
         x, given, labels, places = asked(part)
         with precision_of(task.precision, task.device):
             looks.append(first_look(run.model, x, labels, places, task.seed))
-        pairs += int(could_matter(looks[-1], given, labels).sum())
+        pairs += int(could_matter(looks[-1][-1], given, labels).sum())
         task.line.show(0.5 * (number + 1) / len(parts), "a first look")
     samples = samples_within(seconds - (time.monotonic() - began), pairs, each)
     logs, halves, gains = [], [], []
@@ -193,15 +194,16 @@ class LabelBounds:
 
 def first_look(
     model: ConditionalModel, x: Images, candidates: Tensor, indices: Sequence[int], seed: int
-) -> Float[Tensor, "batch k"]:
-    """Bounds under every candidate label `[batch, k]` by a few samples, in nats."""
+) -> Float[Tensor, "2 batch k"]:
+    """Bounds under every candidate label `[batch, k]` by half of a few samples, and by all of these."""
     images = torch.arange(len(x), device=x.device).repeat_interleave(candidates.shape[1])
-    bounds = _bounds(model, x, images, candidates.flatten(), indices, [FIRST], seed)[0]
-    return bounds.view(candidates.shape)
+    sizes = [FIRST // 2, FIRST]
+    found = _bounds(model, x, images, candidates.flatten(), indices, sizes, seed)
+    return found.view(2, *candidates.shape)
 
 
 def could_matter(first: Tensor, given: Labels, candidates: Tensor) -> Tensor:
-    """Which candidates `[batch, k]` are within reach of the best by a first look, or are given."""
+    """Which candidates `[batch, k]` are within reach of the best by these bounds, or are given."""
     return (first >= first.amax(1, keepdim=True) - NEGLIGIBLE) | (candidates == given[:, None])
 
 
@@ -211,7 +213,7 @@ def label_bounds(
     given: Labels,
     candidates: Tensor,
     indices: Sequence[int],
-    first: Float[Tensor, "batch k"],
+    first: Float[Tensor, "2 batch k"],
     *,
     samples: int,
     seed: int,
@@ -226,13 +228,15 @@ def label_bounds(
         indices: each image's place in the data set, which its noise comes from.
         first: the candidates' bounds by a first look.
     """
-    every = first.amin(1, keepdim=True).repeat(1, model.classes).scatter(1, candidates, first)
-    half = every.clone()
-    image, column = torch.nonzero(could_matter(first, given, candidates), as_tuple=True)
-    label = candidates[image, column]
-    sizes = sorted({max(1, samples // 2), samples})
-    found = _bounds(model, x, image, label, indices, sizes, seed)
-    half[image, label], every[image, label] = found[0], found[-1]
+    half, every = (
+        bounds.amin(1, keepdim=True).repeat(1, model.classes).scatter(1, candidates, bounds)
+        for bounds in first
+    )
+    if samples > FIRST:
+        image, column = torch.nonzero(could_matter(first[-1], given, candidates), as_tuple=True)
+        label = candidates[image, column]
+        found = _bounds(model, x, image, label, indices, [samples // 2, samples], seed)
+        half[image, label], every[image, label] = found[0], found[-1]
     return LabelBounds(every, half, (every - half)[torch.arange(len(x), device=x.device), given])
 
 
@@ -280,14 +284,14 @@ def affordable(seconds: float, held: int, labels: int, first: float, each: float
 
 
 def samples_within(seconds: float, pairs: int, each: float) -> int:
-    """Importance samples that there is time for.
+    """Importance samples that there is time for: as many as in the first look, or more.
 
     Arguments:
         pairs: of an image and a label that could matter.
         each: seconds of a sample.
     """
     samples = MOST_SAMPLES
-    while samples > FEWEST_SAMPLES and pairs * samples * each > seconds:
+    while samples > FIRST and pairs * samples * each > seconds:
         samples //= 2
     return samples
 

@@ -65,6 +65,10 @@ QUALITIES: dict[str, Callable[[Table, Labels], Column]] = {
     "self_confidence": self_confidence,
     "margin": normalised_margin,
 }
+RANKED_BY = "margin"
+"""What suspects are ranked by. Where two classes are often taken for each other, judges come to expect it:
+a wrong label is then no less probable than a right one of an image that is hard to read, but it is far
+behind another."""
 
 
 def likeliest(log_p: Table) -> Labels:
@@ -73,7 +77,7 @@ def likeliest(log_p: Table) -> Labels:
     return found
 
 
-def doubted(log_p: Table, labels: Labels, quality: str = "self_confidence") -> NDArray[np.int64]:
+def doubted(log_p: Table, labels: Labels, quality: str = RANKED_BY) -> NDArray[np.int64]:
     """Images whose likeliest label isn't the given one, the most doubtful first."""
     values = by_blocks(QUALITIES[quality], log_p, labels)
     others = np.flatnonzero(likeliest(log_p) != labels)
