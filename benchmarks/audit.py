@@ -3,10 +3,11 @@
     python benchmarks/audit.py mnist --data-root data --noise symmetric --rate 0.2 --seeds 0 1 2
     python benchmarks/audit.py cifar10-jpeg-train.zip --noise class-dependent --minutes 60
 
-Every way ranks all images from the most doubtful label down: by the margin, as `condvae audit` does, where
-nothing else is said. AUROC, average precision, and precision among as many as there are errors are told,
-their mean and spread over seeds, and a JSON line is added to a log. The classifier alone, out of fold, is trained once more with all of the audit's time (not with
---no-alone), and that is what cleanlab ranks by; the training loss has a fold's time.
+Every way ranks all images from the most doubtful label down: by the probability that it is right, as
+`condvae audit` does, where nothing else is said. AUROC, average precision, and precision among as many
+as there are errors are told, their mean and spread over seeds, and a JSON line is added to a log. The
+classifier alone, out of fold, is trained once more with all of the audit's time (not with --no-alone),
+and that is what cleanlab ranks by; the training loss has a fold's time.
 """
 
 from __future__ import annotations
@@ -31,8 +32,6 @@ from condvae.auditing.descriptors import nearest
 from condvae.auditing.duplicates import exact_groups
 from condvae.auditing.neighbours import NEIGHBOURS, voted
 from condvae.auditing.scores import (
-    QUALITIES,
-    RANKED_BY,
     log_normalised,
     pooled,
     self_confidence,
@@ -226,21 +225,21 @@ def one_seed(wanted: Benchmark, clean: LabelledImages, seed: int) -> dict[str, A
     pool = pooled([logs[name] for name in heard], labels, seed)
     without = pooled([logs[name] for name in heard if name != "generative"], labels, seed)
     alone = {name: pooled([table], labels, seed) for name, table in logs.items()}
-    ranked = QUALITIES[RANKED_BY]
     ways: dict[str, Column] = {
-        "audit, combined": ranked(pool.log_p, labels),
-        "audit, combined, self-confidence": self_confidence(pool.log_p, labels),
-        "audit, without the generative model": ranked(without.log_p, labels),
-        "audit, generative": ranked(alone["generative"].log_p, labels),
-        "audit, classifier": ranked(alone["classifier"].log_p, labels),
+        "audit, combined": pool.quality(labels),
+        "audit, combined, self-confidence": pool.quality(labels, "self_confidence"),
+        "audit, combined, margin": pool.quality(labels, "margin"),
+        "audit, without the generative model": without.quality(labels),
+        "audit, generative": alone["generative"].quality(labels),
+        "audit, classifier": alone["classifier"].quality(labels),
         **{
-            f"{name}, all of the time": ranked(pool.log_p, labels)
+            f"{name}, all of the time": pool.quality(labels)
             for name, pool in alone.items()
             if name == "classifier alone"
         },
-        "neighbours in pixel space": ranked(alone["neighbours"].log_p, labels),
-        "neighbours in latent space": ranked(alone["latents"].log_p, labels),
-        "neighbours in the classifier's features": ranked(alone["features"].log_p, labels),
+        "neighbours in pixel space": alone["neighbours"].quality(labels),
+        "neighbours in latent space": alone["latents"].quality(labels),
+        "neighbours in the classifier's features": alone["features"].quality(labels),
         "training loss": loss,
         "likelihood of the given label": _given_likelihood(said["generative"], labels),
         **cleanlab_ranking(log_normalised(logs.get("classifier alone", logs["classifier"])), labels),
@@ -251,6 +250,7 @@ def one_seed(wanted: Benchmark, clean: LabelledImages, seed: int) -> dict[str, A
         "errors": int(wrong.sum()),
         "seconds": round(seconds, 1),
         "weights": dict(zip(heard, np.round(pool.weights, 4).tolist(), strict=True)),
+        "expected_errors": round(pool.expected_errors(labels), 1),
         "suggested_right": float((pool.log_p.argmax(1) == clean.labels)[wrong].mean()),
         "samples": float(samples),
         "nats_by_last_doubling": float(gain),

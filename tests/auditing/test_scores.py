@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from condvae.auditing import scores
 from condvae.auditing.scores import (
     QUALITIES,
+    Pool,
     calibrated_joint,
     confident_labels,
     confident_learning,
     doubted,
     log_normalised,
     log_prior,
+    log_right,
     noise_of,
     normalised_margin,
     pooled,
@@ -41,7 +43,8 @@ def test_qualities_in_closed_form() -> None:
     labels = np.array([0, 0, 1])
     assert np.exp(self_confidence(log_p, labels)) == pytest.approx([0.7, 0.25, 0.05])
     assert normalised_margin(log_p, labels) == pytest.approx([0.75, 0.375, 0.075])
-    assert doubted(log_p, labels).tolist() == [2, 1], "the first has its likeliest label"
+    pool = Pool((1.0,), np.full((3, 3), 0.05) + 0.85 * np.eye(3), log_p, log_p.argmax(1))
+    assert doubted(pool, labels).tolist() == [2, 1], "the first has its likeliest label"
     assert log_prior(np.array([0, 0, 1]), 3) == pytest.approx(np.log([3 / 6, 2 / 6, 1 / 6]))
 
 
@@ -53,8 +56,12 @@ def test_names_of_classes_and_shifts_of_rows_mean_nothing(classes: int, seed: in
     renamed = np.empty_like(log_p)
     renamed[:, new_name] = log_p
     assert log_normalised(log_p + generator.normal(size=(60, 1))) == pytest.approx(log_p)
+    noise = generator.dirichlet(np.ones(classes), classes)
+    renamed_noise = np.empty_like(noise)
+    renamed_noise[np.ix_(new_name, new_name)] = noise
     for quality in QUALITIES.values():
-        assert quality(renamed, new_name[labels]) == pytest.approx(quality(log_p, labels))
+        found = quality(renamed, new_name[labels], renamed_noise)
+        assert found == pytest.approx(quality(log_p, labels, noise))
     before, after = confident_learning(log_p, labels), confident_learning(renamed, new_name[labels])
     assert after.joint[np.ix_(new_name, new_name)] == pytest.approx(before.joint)
     assert after.errors == pytest.approx(before.errors)
@@ -66,8 +73,38 @@ def test_a_judge_that_is_too_sure_is_made_as_sure_as_it_should_be() -> None:
     log_p, _, labels = judged(8000, 4, 0.2, sharpness=3.0)
     pool = pooled([log_p * 5], labels)
     assert pool.weights[0] == pytest.approx(0.2, rel=0.15), "wrong labels make it no less sure"
-    assert pool.noise == pytest.approx(0.2 * 4 / 3, abs=0.03)
+    assert np.diag(pool.noise) == pytest.approx(0.8, abs=0.04)
+    assert pool.noise.sum(1) == pytest.approx(1)
+    assert pool.expected_errors(labels) == pytest.approx(1600, rel=0.1)
     assert np.exp(pool.log_p).sum(1) == pytest.approx(1)
+
+
+def test_the_probability_that_a_label_is_right_is_by_the_image_and_by_the_label() -> None:
+    log_p, labels = np.log([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]), np.array([0, 1])
+    noise = np.array([[0.6, 0.4, 0.0], [0.0, 1.0, 0.0], [0.0, 0.1, 0.9]])
+    right = [1.0, 0.3 / (0.5 * 0.4 + 0.3 + 0.2 * 0.1)]
+    assert np.exp(log_right(log_p, labels, noise)) == pytest.approx(right)
+    assert log_right(log_p, labels, np.eye(3)) == pytest.approx([0.0, 0.0]), "no noise, no doubt"
+    alike = np.full((3, 3), 1 / 3)
+    assert log_right(log_p, labels, alike) == pytest.approx(self_confidence(log_p, labels))
+
+
+def test_what_is_often_mistaken_is_told_from_what_is_hard_to_read() -> None:
+    """Judges that learned from the wrong labels expect them of every image of the class."""
+    sure, true, _ = judged(8000, 4, 0.0, sharpness=6.0)
+    matrix = np.eye(4)
+    matrix[0, :2] = 0.7, 0.3
+    generator = np.random.default_rng(1)
+    labels = confused(true, matrix, generator)
+    wrong = labels != true
+    expected = np.log(np.exp(sure) @ matrix + 1e-3)
+    pool = pooled([expected + 0.3 * generator.normal(size=expected.shape)], labels)
+    assert pool.noise[0, 1] > 5 * pool.noise[2, 1]
+    precision = {}
+    for quality in QUALITIES:
+        first = np.argsort(pool.quality(labels, quality), kind="stable")[: wrong.sum()]
+        precision[quality] = float(wrong[first].mean())
+    assert precision["log_right"] > 0.8 > 0.5 > max(precision["self_confidence"], precision["margin"])
 
 
 def test_a_pool_listens_to_who_knows_and_not_to_who_does_not() -> None:
@@ -93,7 +130,7 @@ def test_noise_of_the_same_seed_is_not_what_a_pool_is_fitted_to(monkeypatch: pyt
     labels = symmetric(true, 10, 0.4, np.random.default_rng(3))
     pool = pooled([log_p], labels, seed=3)
     assert pool.weights[0] == pytest.approx(1, rel=0.25)
-    assert pool.noise * 0.9 == pytest.approx(0.4, abs=0.05)
+    assert np.diag(pool.noise).mean() == pytest.approx(0.6, abs=0.05)
 
 
 def test_a_perfect_judge_gives_the_exact_noise_matrix() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from condvae.auditing import tables
 from condvae.auditing.scores import (
+    Pool,
     confident_labels,
     confident_learning,
     doubted,
@@ -38,7 +39,7 @@ def test_blocks_on_the_disk_give_what_memory_gives(
     assert (parts.likeliest == whole.likeliest).all()
     assert (confident_labels(parts.log_p, labels) >= -1).all()
     monkeypatch.undo()
-    assert (doubted(parts.log_p, labels) == doubted(whole.log_p, labels)).all()
+    assert (doubted(parts, labels) == doubted(whole, labels)).all()
     found, expected = (confident_learning(pool.log_p, labels) for pool in (parts, whole))
     assert found.errors == pytest.approx(expected.errors)
 
@@ -47,9 +48,10 @@ def test_confidence_is_the_same_in_blocks(
     logs: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = np.arange(90) % 7
-    before = confident_labels(logs[0], labels), doubted(logs[0], labels, "margin")
+    pool = Pool((1.0,), np.full((7, 7), 1 / 7), logs[0], logs[0].argmax(1))
+    before = confident_labels(logs[0], labels), doubted(pool, labels, "margin")
     monkeypatch.setattr(tables, "CELLS", 1)
-    after = confident_labels(logs[0], labels), doubted(logs[0], labels, "margin")
+    after = confident_labels(logs[0], labels), doubted(pool, labels, "margin")
     assert all((one == other).all() for one, other in zip(before, after, strict=True))
 
 

@@ -19,6 +19,7 @@ from condvae.auditing.scores import (
     Pool,
     confident_learning,
     doubted,
+    log_right,
     pooled,
     robust_z,
 )
@@ -50,7 +51,8 @@ class Suspect:
     Arguments:
         index: its place in the source's split; -1 for one that can't be read.
         given, suggested: labels; -1 for none.
-        score: low where the label is probably wrong: its probability. Of outliers, how odd they are.
+        score: low where the label is probably wrong: the probability that it is right. Of outliers, how
+            odd they are.
         rank: 1 for the most suspicious of its kind.
         kind: one of `KINDS`.
         twin: the image that it is a duplicate of, or -1.
@@ -116,8 +118,8 @@ class AuditResult:
             "suggested_label": names[self.suggested[rows]],
         }
         for name, pool in self.pools.items():
-            for quality, measure in QUALITIES.items():
-                table[f"{name}_{quality}"] = by_blocks(measure, pool.log_p[rows], labels)
+            for quality in QUALITIES:
+                table[f"{name}_{quality}"] = pool.quality(labels, quality, rows)
         table |= {name: column[rows] for name, column in self.extras.items()}
         p = by_blocks(probabilities, self.pools[self.score].log_p[rows])
         return table | {f"p({name})": p[:, label] for label, name in enumerate(self.class_names)}
@@ -247,7 +249,7 @@ def probabilities(log_p: Table) -> Table:
 
 def _labels(chosen: Pool, labels: Labels, confusion: Confusion, budget: int) -> list[Suspect]:
     """The most doubtful labels: as many as are estimated to be wrong, and more up to the budget."""
-    order = doubted(chosen.log_p, labels)
+    order = doubted(chosen, labels)
     sure = round(confusion.errors)
     return [
         _suspect(index, labels, chosen, rank, "label" if rank <= sure else "unsure")
@@ -257,18 +259,24 @@ def _labels(chosen: Pool, labels: Labels, confusion: Confusion, budget: int) -> 
 
 def _suspect(index: int, labels: Labels, chosen: Pool, rank: int, kind: str) -> Suspect:
     given, suggested = int(labels[index]), int(chosen.likeliest[index])
-    return Suspect(index, given, suggested, float(np.exp(chosen.log_p[index, given])), rank, kind)
+    score = float(_right(chosen, labels, np.array([index]))[0])
+    return Suspect(index, given, suggested, score, rank, kind)
+
+
+def _right(chosen: Pool, labels: Labels, places: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Probabilities that some images' labels are right."""
+    return np.exp(log_right(chosen.log_p[places], labels[places], chosen.noise))
 
 
 def _duplicates(chosen: Pool, labels: Labels, twins: Duplicates) -> list[Suspect]:
-    """Images with a twin of another label: exact ones first, the least probable labels first."""
-    confidence = chosen.log_p[twins.index, labels[twins.index]]
+    """Images with a twin of another label: exact ones first, the most doubtful labels first."""
+    right = _right(chosen, labels, twins.index)
     found = []
     for kind, of_kind in (("duplicate", twins.exact), ("near-duplicate", ~twins.exact)):
         places = np.flatnonzero(of_kind)
-        for rank, at in enumerate(places[np.argsort(confidence[places], kind="stable")].tolist(), 1):
+        for rank, at in enumerate(places[np.argsort(right[places], kind="stable")].tolist(), 1):
             index, twin = int(twins.index[at]), int(twins.twin[at])
-            score = float(np.exp(confidence[at]))
+            score = float(right[at])
             found.append(Suspect(index, int(labels[index]), int(labels[twin]), score, rank, kind, twin))
     return found
 
@@ -331,11 +339,10 @@ def _numbers(
         "estimated_errors": round(confusion.errors, 1),
         "estimated_errors_interval": [round(low, 1), round(high, 1)],
         "estimated_error_rate": confusion.errors / len(data),
-        "estimated_errors_by_calibration": round(
-            pools[score].noise * (1 - 1 / data.classes) * len(data), 1
-        ),
+        "estimated_errors_by_calibration": round(pools[score].expected_errors(data.labels), 1),
         "noise_matrix": confusion.noise_matrix.round(5).tolist(),
         "noise_matrix_standard_error": confusion.noise_error.round(5).tolist(),
+        "noise_matrix_by_calibration": pools[score].noise.round(5).tolist(),
         "suspects": counts,
         "exact_copies": twins.copies,
         "agreement": {
@@ -346,7 +353,6 @@ def _numbers(
                 "weights": dict(
                     zip(said if len(pool.weights) > 1 else (name,), pool.weights, strict=True)
                 ),
-                "noise": pool.noise,
             }
             for name, pool in pools.items()
         },

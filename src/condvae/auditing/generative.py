@@ -34,8 +34,8 @@ EPOCHS, STEPS = 60, 1500
 """A training ends after as many passes, or as many steps, if that is later and there is time."""
 FIRST, MOST_SAMPLES = 2, 16
 """Importance samples for every label, and at most for labels that could matter."""
-CANDIDATES = 20
-"""With more classes than these, the other witnesses' likeliest ones alone are looked at."""
+CANDIDATES, FEWEST_LABELS = 20, 2
+"""With more classes, or too little time, only those that the classifier finds likeliest are asked of."""
 CHUNK, TRIAL, PAIRS_TIMES_SAMPLES = 256, 32, 512
 FOLDER = "generative"
 
@@ -54,7 +54,7 @@ class GenerativeWitness:
 
     def pace(self, task: Task, seconds: float, train: int, held: int) -> Pace:
         recipe = self._recipe(task)
-        labels = min(CANDIDATES, task.train.classes)
+        labels = most_labels(task)
         first, each = judging_pace(recipe, task, labels)
         _, judging = affordable(seconds, held, labels, first, each)
         passes = most_passes(recipe, train)
@@ -67,10 +67,10 @@ class GenerativeWitness:
         began = time.monotonic()
         recipe = self._recipe(task)
         out = task.folder / FOLDER
-        candidates = candidate_labels(task)
-        labels = candidates.shape[1]
-        first, each = judging_pace(recipe, task, labels)
-        _, judging = affordable(task.seconds, len(task.held), labels, first, each)
+        most = most_labels(task)
+        first, each = judging_pace(recipe, task, most)
+        labels, judging = affordable(task.seconds, len(task.held), most, first, each)
+        candidates = candidate_labels(task, labels)
         if not (out / MODEL).exists():
             task.line.close()  # the trainer has a line of its own
             config = fold_config(recipe, task, max(task.seconds - judging, task.seconds / 2))
@@ -111,14 +111,19 @@ def most_passes(recipe: Config, images: int) -> float:
     return float(max(EPOCHS, STEPS * batch_size(recipe, images) / images))
 
 
-def candidate_labels(task: Task) -> NDArray[np.int64]:
+def most_labels(task: Task) -> int:
+    """How many labels held-out images are looked at under, given the time."""
+    return min(CANDIDATES, task.train.classes)
+
+
+def candidate_labels(task: Task, number: int) -> NDArray[np.int64]:
     """Labels `[n, k]` to look at held-out images under: all, or the given and the likeliest ones."""
     classes, given = task.train.classes, task.held.labels
-    if classes <= CANDIDATES or task.hint is None:
+    if classes <= number or task.hint is None:
         return np.tile(np.arange(classes), (len(given), 1))
     hint = task.hint.copy()
     hint[np.arange(len(given)), given] = np.inf
-    return np.argsort(-hint, axis=1, kind="stable")[:, :CANDIDATES]
+    return np.argsort(-hint, axis=1, kind="stable")[:, :number]
 
 
 def judged(
@@ -270,17 +275,18 @@ def pictures(
 
 
 def affordable(seconds: float, held: int, labels: int, first: float, each: float) -> tuple[int, float]:
-    """Importance samples that half of the time is enough for, and the seconds that judging takes then.
+    """Labels that half of the time is enough to look at every image under, and the seconds of judging.
 
-    About two labels an image are worth all samples.
+    About two labels an image are worth more than a first look.
 
     Arguments:
-        labels: that every image is looked at under.
-        first, each: seconds of a pair in the first pass, and of a sample in the second (`judging_pace`).
+        labels: that every image is looked at under, if there is time.
+        first, each: seconds of a pair in the first look, and of a sample afterwards (`judging_pace`).
     """
+    labels = max(FEWEST_LABELS, min(labels, int(seconds / 2 / (held * first))))
     looking = held * labels * first
     samples = samples_within(seconds / 2 - looking, 2 * held, each)
-    return samples, looking + 2 * held * samples * each
+    return labels, looking + (2 * held * samples * each if samples > FIRST else 0)
 
 
 def samples_within(seconds: float, pairs: int, each: float) -> int:

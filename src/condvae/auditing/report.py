@@ -156,7 +156,7 @@ def _score(suspect: Suspect) -> str:
         return ""
     if suspect.kind == "outlier":
         return f" ({suspect.score:.1f} standard deviations away)"
-    return f" (probability of its label: {suspect.score:.2g})"
+    return f" (probability that its label is right: {suspect.score:.2g})"
 
 
 def _confusions(result: AuditResult) -> str:

@@ -1,9 +1,10 @@
 """From what judges say of labels to numbers: array functions, a row an image and a column a class.
 
-`log_p` are log probabilities `log p(y|x)` from judges that haven't seen the image. A given label is
-doubted by its quality (`QUALITIES`), low where it is probably wrong; how many are wrong, and which are
-mistaken for which, is estimated by confident learning (Northcutt et al. 2021). To add a quality, write a
-function here and name it in `QUALITIES`.
+`log_p` are log probabilities `log p(y|x)` from judges that haven't seen the image, and `noise` are the
+probabilities `p(given|true)` by which labels come to be given. A given label is doubted by its quality
+(`QUALITIES`), low where it is probably wrong; how many are wrong, and which are mistaken for which, is
+estimated by confident learning (Northcutt et al. 2021), too. To add a quality, write a function here and
+name it in `QUALITIES`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +26,17 @@ Column = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 FIT_ON = 20_000
-"""Images that a pool's few numbers are fitted to, at most."""
+"""Images that a pool's few numbers are fitted to, at most; fewer where classes are many."""
+FIT_CELLS = 1 << 22
+"""Numbers of a judge's table that a pool is fitted to, at most."""
+ROUNDS, STEPS, ENOUGH = 30, 5, 1e-6
+"""Of a fit: weights by the noise, and by the weights the noise, in steps; nats a label that a round is
+to be worth."""
+LIKE_ALL = 10.0
+"""Images' worth of belief, a class, that its wrong labels are of all classes alike."""
+LEAST_NOISE = 1e-3
+LIMITS = [(0.0, 20.0)]
+"""Of a weight."""
 BOOTSTRAPS = 200
 
 
@@ -54,35 +66,40 @@ def self_confidence(log_p: Table, labels: Labels) -> Column:
 def normalised_margin(log_p: Table, labels: Labels) -> Column:
     """`(p_given - p_best_other + 1) / 2`: 1 where the label is certain, 0 where another is."""
     rows = np.arange(len(labels))
-    p = np.exp(log_p)
+    p = np.exp(log_p, dtype=np.float64)
     given = p[rows, labels].copy()
     p[rows, labels] = -1
     margin: Column = (given - p.max(1) + 1) / 2
     return margin
 
 
-QUALITIES: dict[str, Callable[[Table, Labels], Column]] = {
-    "self_confidence": self_confidence,
-    "margin": normalised_margin,
+def log_right(log_p: Table, labels: Labels, noise: Table) -> Column:
+    """Log probability that the given label is the true one, by the image and by the label itself.
+
+    By Bayes, of the true label `k`: `p(k | x, given) ~ p(k|x) p(given|k)`. Where two classes are often
+    taken for each other, judges come to expect it, and a wrong label is no less probable to them than a
+    right one of an image that is hard to read; but only the first can be had by the noise.
+
+    Arguments:
+        noise: `p(given|true)`, `[true, given]`.
+    """
+    with np.errstate(divide="ignore"):
+        return self_confidence(log_normalised(log_p + np.log(noise[:, labels].T)), labels)
+
+
+QUALITIES: dict[str, Callable[[Table, Labels, Table], Column]] = {
+    "log_right": log_right,
+    "self_confidence": lambda log_p, labels, noise: self_confidence(log_p, labels),
+    "margin": lambda log_p, labels, noise: normalised_margin(log_p, labels),
 }
-RANKED_BY = "margin"
-"""What suspects are ranked by. Where two classes are often taken for each other, judges come to expect it:
-a wrong label is then no less probable than a right one of an image that is hard to read, but it is far
-behind another."""
+RANKED_BY = "log_right"
+"""What suspects are ranked by."""
 
 
 def likeliest(log_p: Table) -> Labels:
     """The likeliest label of each image."""
     found: Labels = by_blocks(lambda block: block.argmax(1), log_p)
     return found
-
-
-def doubted(log_p: Table, labels: Labels, quality: str = RANKED_BY) -> NDArray[np.int64]:
-    """Images whose likeliest label isn't the given one, the most doubtful first."""
-    values = by_blocks(QUALITIES[quality], log_p, labels)
-    others = np.flatnonzero(likeliest(log_p) != labels)
-    order: NDArray[np.int64] = others[np.argsort(values[others], kind="stable")]
-    return order
 
 
 # ---------------------------------------------------------------------------------- several judges' word
@@ -94,15 +111,24 @@ class Pool:
 
     Arguments:
         weights: one a judge; with one judge, its inverse temperature.
-        noise: share of labels that the fit took for wrong, whatever the image.
+        noise: `p(given|true)`, `[true, given]`, as the fit found it.
         log_p: the pooled log probabilities, float32.
         likeliest: by them, the label of each image.
     """
 
     weights: tuple[float, ...]
-    noise: float
+    noise: Table
     log_p: Table
     likeliest: Labels
+
+    def quality(self, labels: Labels, name: str = RANKED_BY, rows: slice = slice(None)) -> Column:
+        """Of the labels that are given to all images, or to some; low where they are probably wrong."""
+        measure = QUALITIES[name]
+        return by_blocks(lambda p, given: measure(p, given, self.noise), self.log_p[rows], labels)
+
+    def expected_errors(self, labels: Labels) -> float:
+        """The expected number of wrong labels."""
+        return len(labels) - float(np.exp(self.quality(labels, "log_right")).sum())
 
 
 def pooled(
@@ -114,25 +140,82 @@ def pooled(
 ) -> Pool:
     """Pool and calibrate by the given labels, of which a share may be wrong.
 
-    Weights and share maximise the likelihood of the given labels as `(1 - noise) p_y + noise / K`: a
-    judge isn't made unsure of what it knows well by labels that are wrong. A useless judge's weight
-    goes to nought. The numbers are few, so that the images may be those that are judged.
+    Weights and noise maximise the likelihood of the given labels, `sum over k of p(k|x) p(given|k)`, as
+    with a noise layer over a classifier (Sukhbaatar et al. 2015): a judge isn't made unsure of what it
+    knows well by labels that are wrong. A useless judge's weight goes to nought. The numbers are few, so
+    that the images may be those that are judged.
 
     Arguments:
         folder, name: where the pooled table is kept, if not in memory.
     """
-    chosen = np.sort(own_generator(seed, "pool").permutation(len(labels))[:FIT_ON])
+    most = min(FIT_ON, FIT_CELLS // logs[0].shape[1])
+    chosen = np.sort(own_generator(seed, "pool").permutation(len(labels))[:most])
     some = np.stack([log_normalised(table[chosen]) for table in logs])
-    *weights, noise = _fitted(some, labels[chosen])
+    weights, noise = _fitted(some, labels[chosen])
     log_p = room(folder, name, logs[0].shape)
     for rows in blocks(log_p):
         parts = np.stack([log_normalised(table[rows]) for table in logs])
         log_p[rows] = log_normalised(np.tensordot(weights, parts, 1))
-    return Pool(tuple(weights), noise, log_p, likeliest(log_p))
+    return Pool(tuple(map(float, weights)), noise, log_p, likeliest(log_p))
 
 
-def _fitted(some: NDArray[np.floating], y: Labels) -> list[float]:
-    """The weights of judges, `[judges, n, K]`, and the share of wrong labels."""
+def _fitted(some: NDArray[np.floating], y: Labels) -> tuple[Column, Table]:
+    """The weights of judges, `[judges, n, K]`, and the noise, by turns.
+
+    They begin as a fit finds them that takes errors to go to all classes alike, and as confident
+    learning finds them then. Noise is found by expectation maximisation, with a Dirichlet prior around
+    noise to all classes alike. A judge that has learned exactly which labels are given explains them
+    without any noise: there may be more than is found, but what is found is where it is.
+    """
+    from scipy.optimize import minimize
+
+    classes = some.shape[2]
+    given = np.eye(classes)[y]
+    weights, share = _fitted_alike(some, y)
+
+    def pool(weights: Column) -> Table:
+        return log_normalised(np.tensordot(weights, some, 1))
+
+    def loss(weights: Column) -> tuple[float, Column]:
+        p = np.exp(pool(weights))
+        joint = p * noise[:, y].T
+        told = joint.sum(1)
+        posterior = joint / told[:, None]
+        slope = np.einsum("nk,jnk->j", p - posterior, some) / len(y)
+        return float(-np.log(told).mean()), slope
+
+    noise = noise_of(calibrated_joint(confident_counts(pool(weights), y)))
+    noise = 0.95 * noise + 0.05 * _alike(max(share, 0.1), classes)
+    before = math.inf
+    for _ in range(ROUNDS):
+        limits = LIMITS * len(some)
+        found = minimize(
+            loss, weights, jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": 10}
+        ).x
+        weights = found if found.any() else weights
+        p = np.exp(pool(weights))
+        for _ in range(STEPS):
+            posterior = p * noise[:, y].T
+            posterior /= posterior.sum(1, keepdims=True)
+            wrong = 1 - float((posterior * given).sum()) / len(y)
+            counts = posterior.T @ given + LIKE_ALL * _alike(wrong * classes / (classes - 1), classes)
+            noise = counts / counts.sum(1, keepdims=True)
+        now, _ = loss(weights)
+        if before - now < ENOUGH:
+            break
+        before = now
+    return weights, noise
+
+
+def _alike(share: float, classes: int) -> Table:
+    """Noise that gives a share of the labels at random, whatever the true one."""
+    share = min(max(share, LEAST_NOISE), 0.9)
+    matrix: Table = (1 - share) * np.eye(classes) + share / classes
+    return matrix
+
+
+def _fitted_alike(some: NDArray[np.floating], y: Labels) -> tuple[Column, float]:
+    """Weights, and a share of labels that were given at random, whatever the true one."""
     from scipy.optimize import minimize
 
     judges, number, classes = some.shape
@@ -148,13 +231,21 @@ def _fitted(some: NDArray[np.floating], y: Labels) -> list[float]:
         gradient = np.append(-(told * slope).mean(1), -((1 / classes - right) / mixed).mean())
         return float(-np.log(mixed).mean()), gradient
 
-    alone = [_fitted(table[None], y)[0] for table in some] if judges > 1 else [0.5]
+    alone = [_fitted_alike(table[None], y)[0][0] for table in some] if judges > 1 else [0.5]
     start = np.array([*(max(weight, 1e-3) / judges for weight in alone), 0.1])
-    limits = [(0.0, 20.0)] * judges + [(1e-4, 0.9)]
+    limits = [*LIMITS * judges, (1e-4, 0.9)]
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=limits).x
     if not found[:-1].any():  # no judge knows anything: their word as it is, rather than none
         found[:-1] = start[:-1]
-    return [float(value) for value in found]
+    return found[:-1], float(found[-1])
+
+
+def doubted(pool: Pool, labels: Labels, quality: str = RANKED_BY) -> NDArray[np.int64]:
+    """Images whose likeliest label isn't the given one, the most doubtful first."""
+    values = pool.quality(labels, quality)
+    others = np.flatnonzero(pool.likeliest != labels)
+    order: NDArray[np.int64] = others[np.argsort(values[others], kind="stable")]
+    return order
 
 
 # ------------------------------------------------------------------------------------ confident learning
@@ -200,6 +291,15 @@ def confident_labels(log_p: Table, labels: Labels) -> Labels:
     return found
 
 
+def confident_counts(log_p: Table, labels: Labels) -> Table:
+    """Images by given label and confident one `[K, K + 1]`, the last column for those that have none."""
+    classes = log_p.shape[1]
+    believed = confident_labels(log_p, labels)
+    cells = labels * (classes + 1) + np.where(believed < 0, classes, believed)
+    counts = np.bincount(cells, minlength=classes * (classes + 1)).astype(float)
+    return counts.reshape(classes, classes + 1)
+
+
 def calibrated_joint(table: Table) -> Table:
     """Shares from counts `[given, confident label, last column: none]`; rows sum to the given labels'.
 
@@ -226,14 +326,14 @@ def confident_learning(log_p: Table, labels: Labels, seed: int = 0) -> Confusion
     multinomial distribution: it takes no longer for a million images.
     """
     number, classes = log_p.shape
-    believed = confident_labels(log_p, labels)
-    cells = labels * (classes + 1) + np.where(believed < 0, classes, believed)
-    places, counts = np.unique(cells, return_counts=True)
+    table = confident_counts(log_p, labels)
+    places = np.flatnonzero(table)
+    counts = table.flat[places]
 
-    def joint_of(numbers: NDArray[np.integer]) -> Table:
-        table = np.zeros(classes * (classes + 1))
-        table[places] = numbers
-        return calibrated_joint(table.reshape(classes, classes + 1))
+    def joint_of(numbers: NDArray[Any]) -> Table:
+        drawn = np.zeros(table.size)
+        drawn[places] = numbers
+        return calibrated_joint(drawn.reshape(table.shape))
 
     joint = joint_of(counts)
     generator = own_generator(seed, "bootstrap")
