@@ -32,6 +32,7 @@ from condvae.auditing.descriptors import nearest
 from condvae.auditing.duplicates import exact_groups
 from condvae.auditing.neighbours import NEIGHBOURS, voted
 from condvae.auditing.scores import (
+    confident_learning,
     log_normalised,
     pooled,
     self_confidence,
@@ -250,7 +251,8 @@ def one_seed(wanted: Benchmark, clean: LabelledImages, seed: int) -> dict[str, A
         "errors": int(wrong.sum()),
         "seconds": round(seconds, 1),
         "weights": dict(zip(heard, np.round(pool.weights, 4).tolist(), strict=True)),
-        "expected_errors": round(pool.expected_errors(labels), 1),
+        "errors_by_confident_learning": round(confident_learning(pool.log_p, labels, seed).errors, 1),
+        "errors_by_calibration": round(pool.expected_errors(labels), 1),
         "suggested_right": float((pool.log_p.argmax(1) == clean.labels)[wrong].mean()),
         "samples": float(samples),
         "nats_by_last_doubling": float(gain),

@@ -32,7 +32,9 @@ FIT_CELLS = 1 << 22
 ROUNDS, STEPS, ENOUGH = 30, 5, 1e-6
 """Of a fit: weights by the noise, and by the weights the noise, in steps; nats a label that a round is
 to be worth."""
-LIKE_ALL = 10.0
+SURE = 4
+"""Power of an image's sureness, 1 less its relative entropy, with which it counts for the noise."""
+LIKE_ALL = 20.0
 """Images' worth of belief, a class, that its wrong labels are of all classes alike."""
 LEAST_NOISE = 1e-3
 LIMITS = [(0.0, 20.0)]
@@ -162,10 +164,10 @@ def pooled(
 def _fitted(some: NDArray[np.floating], y: Labels) -> tuple[Column, Table]:
     """The weights of judges, `[judges, n, K]`, and the noise, by turns.
 
-    They begin as a fit finds them that takes errors to go to all classes alike, and as confident
-    learning finds them then. Noise is found by expectation maximisation, with a Dirichlet prior around
-    noise to all classes alike. A judge that has learned exactly which labels are given explains them
-    without any noise: there may be more than is found, but what is found is where it is.
+    Noise is found by expectation maximisation, with a Dirichlet prior around noise to all classes alike,
+    which it begins with. Images that the pool is sure of count for it, because with others a judge's
+    mistakes look like wrong labels. And a judge that has learned exactly which labels are given explains
+    them without any noise: there may be more than is found, but what is found is where it is.
     """
     from scipy.optimize import minimize
 
@@ -184,8 +186,7 @@ def _fitted(some: NDArray[np.floating], y: Labels) -> tuple[Column, Table]:
         slope = np.einsum("nk,jnk->j", p - posterior, some) / len(y)
         return float(-np.log(told).mean()), slope
 
-    noise = noise_of(calibrated_joint(confident_counts(pool(weights), y)))
-    noise = 0.95 * noise + 0.05 * _alike(max(share, 0.1), classes)
+    noise = _alike(max(share, 0.02), classes)
     before = math.inf
     for _ in range(ROUNDS):
         limits = LIMITS * len(some)
@@ -193,11 +194,14 @@ def _fitted(some: NDArray[np.floating], y: Labels) -> tuple[Column, Table]:
             loss, weights, jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": 10}
         ).x
         weights = found if found.any() else weights
-        p = np.exp(pool(weights))
+        log_p = pool(weights)
+        p = np.exp(log_p)
+        sure = (1 + (p * log_p).sum(1, keepdims=True) / math.log(classes)).clip(1e-6) ** SURE
         for _ in range(STEPS):
             posterior = p * noise[:, y].T
             posterior /= posterior.sum(1, keepdims=True)
-            wrong = 1 - float((posterior * given).sum()) / len(y)
+            posterior *= sure
+            wrong = 1 - float((posterior * given).sum() / sure.sum())
             counts = posterior.T @ given + LIKE_ALL * _alike(wrong * classes / (classes - 1), classes)
             noise = counts / counts.sum(1, keepdims=True)
         now, _ = loss(weights)
