@@ -249,18 +249,15 @@ def probabilities(log_p: Table) -> Table:
 
 def _labels(chosen: Pool, labels: Labels, confusion: Confusion, budget: int) -> list[Suspect]:
     """The most doubtful labels: as many as are estimated to be wrong, and more up to the budget."""
-    order = doubted(chosen, labels)
     sure = round(confusion.errors)
+    order = doubted(chosen, labels)[: max(sure, budget)]
+    columns = (order, labels[order], chosen.likeliest[order], _right(chosen, labels, order))
     return [
-        _suspect(index, labels, chosen, rank, "label" if rank <= sure else "unsure")
-        for rank, index in enumerate(order[: max(sure, budget)].tolist(), 1)
+        Suspect(index, given, suggested, score, rank, "label" if rank <= sure else "unsure")
+        for rank, (index, given, suggested, score) in enumerate(
+            zip(*(column.tolist() for column in columns), strict=True), 1
+        )
     ]
-
-
-def _suspect(index: int, labels: Labels, chosen: Pool, rank: int, kind: str) -> Suspect:
-    given, suggested = int(labels[index]), int(chosen.likeliest[index])
-    score = float(_right(chosen, labels, np.array([index]))[0])
-    return Suspect(index, given, suggested, score, rank, kind)
 
 
 def _right(chosen: Pool, labels: Labels, places: NDArray[np.int64]) -> NDArray[np.float64]:

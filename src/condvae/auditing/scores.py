@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -188,8 +187,8 @@ def _fitted(some: NDArray[np.floating], y: Labels) -> tuple[Column, Table]:
 
     noise = _alike(max(share, 0.02), classes)
     before = math.inf
+    limits = LIMITS * len(some)
     for _ in range(ROUNDS):
-        limits = LIMITS * len(some)
         found = minimize(
             loss, weights, jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": 10}
         ).x
@@ -295,15 +294,6 @@ def confident_labels(log_p: Table, labels: Labels) -> Labels:
     return found
 
 
-def confident_counts(log_p: Table, labels: Labels) -> Table:
-    """Images by given label and confident one `[K, K + 1]`, the last column for those that have none."""
-    classes = log_p.shape[1]
-    believed = confident_labels(log_p, labels)
-    cells = labels * (classes + 1) + np.where(believed < 0, classes, believed)
-    counts = np.bincount(cells, minlength=classes * (classes + 1)).astype(float)
-    return counts.reshape(classes, classes + 1)
-
-
 def calibrated_joint(table: Table) -> Table:
     """Shares from counts `[given, confident label, last column: none]`; rows sum to the given labels'.
 
@@ -330,14 +320,14 @@ def confident_learning(log_p: Table, labels: Labels, seed: int = 0) -> Confusion
     multinomial distribution: it takes no longer for a million images.
     """
     number, classes = log_p.shape
-    table = confident_counts(log_p, labels)
-    places = np.flatnonzero(table)
-    counts = table.flat[places]
+    believed = confident_labels(log_p, labels)
+    cells = labels * (classes + 1) + np.where(believed < 0, classes, believed)
+    places, counts = np.unique(cells, return_counts=True)
 
-    def joint_of(numbers: NDArray[Any]) -> Table:
-        drawn = np.zeros(table.size)
-        drawn[places] = numbers
-        return calibrated_joint(drawn.reshape(table.shape))
+    def joint_of(numbers: NDArray[np.integer]) -> Table:
+        table = np.zeros(classes * (classes + 1))
+        table[places] = numbers
+        return calibrated_joint(table.reshape(classes, classes + 1))
 
     joint = joint_of(counts)
     generator = own_generator(seed, "bootstrap")
