@@ -87,7 +87,7 @@ def test_shares_of_a_batch_are_the_batch() -> None:
 
 def test_draws_depend_on_seed_step_and_part_and_on_nothing_else() -> None:
     def drawn(*numbers: int) -> list[float]:
-        seed_draws(*numbers)
+        seed_draws(torch.device("cpu"), *numbers)
         return torch.randn(3).tolist()
 
     first = drawn(0, 7, 1)

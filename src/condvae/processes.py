@@ -114,13 +114,17 @@ def apart() -> Iterator[tuple[int, int]]:
         os.environ.update(hidden)
 
 
-def seed_draws(seed: int, step: int, part: int) -> None:
+def seed_draws(device: torch.device, seed: int, step: int, part: int) -> None:
     """Make what is drawn for a part of a step depend on the run's seed and their numbers alone.
 
     So nothing needs to be remembered of what was drawn before, and it doesn't matter whether one process
     takes the parts of a step one after another or several take them at once.
+
+    On a processor only its own generator is seeded: asking for those of absent devices, as
+    `torch.manual_seed` does, takes longer than a small network's layer.
     """
-    torch.manual_seed(mixed_seed(seed, step, part))
+    seeded = torch.default_generator.manual_seed if device.type == "cpu" else torch.manual_seed
+    seeded(mixed_seed(seed, step, part))
 
 
 def mixed_seed(*numbers: int) -> int:

@@ -11,6 +11,7 @@ import torch
 from condvae.errors import UserError
 from condvae.training.checkpoint import read_checkpoint, restore, save_checkpoint
 from condvae.training.ema import WeightAverage, gamma_of_width
+from condvae.training.optimisers import clipped
 from condvae.training.schedule import learning_rate, progress
 
 
@@ -131,3 +132,17 @@ def test_a_damaged_checkpoint_is_a_sentence(tmp_path: Path) -> None:
             read_checkpoint(path), other, torch.optim.Adam(other.parameters()), WeightAverage(other, 0.0)
         )
     assert math.isfinite(float(model.weight.detach().sum()))
+
+
+def test_clipped_tells_the_norm_and_cuts_only_where_there_is_a_limit() -> None:
+    def parameters() -> list[torch.nn.Parameter]:
+        both = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
+        both[0].grad, both[1].grad = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0])
+        return both  # the third has no gradient
+
+    for limit, left in ((0.0, 5.0), (10.0, 5.0), (1.0, 1.0)):
+        found = parameters()
+        assert float(clipped(found, limit)) == pytest.approx(5.0)
+        assert math.hypot(*(float(p.grad.norm()) for p in found if p.grad is not None)) == pytest.approx(
+            left, rel=1e-5
+        )

@@ -23,7 +23,8 @@ class WeightAverage:
     def __init__(self, model: nn.Module, width: float) -> None:
         self.gamma = gamma_of_width(width) if width > 0 else None
         self.live = dict(model.state_dict(keep_vars=False))
-        self.average = {name: tensor.clone() for name, tensor in self.live.items()}
+        kept = self.gamma is None
+        self.average = {name: t if kept else t.clone() for name, t in self.live.items()}
 
     def share(self, step: int) -> float:
         """The weight with which step number `step` (from 1) enters."""
@@ -32,6 +33,8 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, share: float | Tensor) -> None:
         """Take in the weights as they are now, with the weight that `share` gives for this step."""
+        if self.gamma is None:
+            return
         floats = [name for name, tensor in self.live.items() if tensor.is_floating_point()]
         average = [own(self.average[name]) for name in floats]
         away = torch._foreach_sub([own(self.live[name]) for name in floats], average)

@@ -94,6 +94,14 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     return x if wide else x.mT
 
 
+def clipped(parameters: list[nn.Parameter], limit: float) -> Tensor:
+    """Cut the gradient to a norm of `limit`, if that is above 0; its norm before (L2, all of them)."""
+    if limit > 0:
+        return nn.utils.clip_grad_norm_(parameters, limit)
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+
+
 def step_if(usable: Tensor, optimiser: torch.optim.Optimizer) -> None:
     """One step, unless the gradient is of no use; the device decides, and isn't waited for.
 

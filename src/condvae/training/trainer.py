@@ -47,8 +47,9 @@ from condvae.training.compilation import compilation, why_not
 from condvae.training.ema import WeightAverage
 from condvae.training.graph import StepGraph
 from condvae.training.health import Health
+from condvae.training.memory import keep_freed_memory
 from condvae.training.monitor import Monitor, Unheard
-from condvae.training.optimisers import build_optimiser, step_if
+from condvae.training.optimisers import build_optimiser, clipped, step_if
 from condvae.training.schedule import learning_rate, progress
 from condvae.training.sharding import share_out, whole
 from condvae.training.stopwatch import Stopwatch
@@ -107,6 +108,7 @@ class Trainer:
         check_settings(settings)
         self.processes = processes or Processes(choose_device(settings.device))
         device = self.device = self.processes.device
+        keep_freed_memory()
         checkpoint = read_checkpoint(out / CHECKPOINT) if resume else None
         # What "auto" found when the run began holds for all of it, whatever a new trial would say.
         precision = (
@@ -135,6 +137,7 @@ class Trainer:
         if self.shared_out:
             share_out(self.pair, self.processes.number, device)
         self.optimiser = build_optimiser(settings, self.pair, precision)
+        self.parameters = list(self.pair.parameters())
         # Statistics of batches: a step that is skipped has put them out as well.
         self.statistics = [b for b in self.pair.buffers() if b.is_floating_point()]
         self.good_statistics = [buffer.clone() for buffer in self.statistics]
@@ -280,9 +283,8 @@ class Trainer:
         settings = self.settings
         self.optimiser.zero_grad(set_to_none=True)  # of a step that was broken off
         numbers = self._backward(x, y)
-        limit = settings.clip if settings.clip > 0 else math.inf
         with self._timed("optimiser"):
-            norm = whole(nn.utils.clip_grad_norm_(self.pair.parameters(), limit))
+            norm = whole(clipped(self.parameters, settings.clip))
             usable = self.health.take(norm, settings.skip_above)
             step_if(usable, self.optimiser)
             if self.shared_out:  # DDP does so itself
@@ -324,7 +326,7 @@ class Trainer:
     def _seed(self, index: int) -> None:
         """Draws are those of this step and of one of this process's micro-batches."""
         part = self.processes.index + self.processes.number * index
-        seed_draws(self.settings.seed, self.step, part)
+        seed_draws(self.device, self.settings.seed, self.step, part)
 
     def _timed(self, part: str) -> contextlib.AbstractContextManager[None]:
         """Counts what runs inside it as a part of a step, where someone wants to know."""
