@@ -10,6 +10,8 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -75,35 +77,52 @@ class Plain(nn.Module):
         return reconstruction + kl
 
 
-def plain_loop(config: Config, data: LabelledImages) -> Epoch:
-    """The recipe's network in a plain loop: one image at a time into a DataLoader, Adam, float32."""
-    model, training = config.model, config.training
-    condition = model.embedding if model.label_reaches else 0
-    network = NETWORKS.build(
-        model.network,
-        shape=data.shape,
-        planes=data.shape[0],
-        latents=model.latents,
-        posterior_parameters=2 * model.latents,
-        condition=(condition, 0),
-    )
-    device = choose_device("auto")
-    plain = Plain(network, data.classes, condition, model.likelihood == "gaussian").to(device)
-    optimiser = torch.optim.Adam(plain.parameters(), training.learning_rate)
-    loader = DataLoader(OneByOne(data), training.batch_size, shuffle=True)
+class _Loop:
+    """A recipe's network in a plain loop: one image at a time into a DataLoader, Adam, float32."""
 
-    def epoch() -> float:
-        plain.train()
+    def __init__(self, config: Config, data: LabelledImages) -> None:
+        model, training = config.model, config.training
+        condition = model.embedding if model.label_reaches else 0
+        network = NETWORKS.build(
+            model.network,
+            shape=data.shape,
+            planes=data.shape[0],
+            latents=model.latents,
+            posterior_parameters=2 * model.latents,
+            condition=(condition, 0),
+        )
+        self.device = choose_device("auto")
+        plain = Plain(network, data.classes, condition, model.likelihood == "gaussian")
+        self.plain = plain.to(self.device)
+        self.optimiser = torch.optim.Adam(plain.parameters(), training.learning_rate)
+        self.loader = DataLoader(OneByOne(data), training.batch_size, shuffle=True)
+
+    def epoch(self) -> float:
+        """Train for one; its seconds."""
+        self.plain.train()
         started = time.perf_counter()
-        for x, y in loader:
-            optimiser.zero_grad()
-            loss = plain(x.to(device), y.to(device))
+        for x, y in self.loader:
+            self.optimiser.zero_grad()
+            loss = self.plain(x.to(self.device), y.to(self.device))
             loss.backward()
-            optimiser.step()
+            self.optimiser.step()
             loss.item()  # the notebooks add it up
         return time.perf_counter() - started
 
-    return epoch
+
+def _begin(config: Config, data: LabelledImages) -> None:
+    global _loop
+    _loop = _Loop(config, data)
+
+
+def _epoch() -> float:
+    return _loop.epoch()
+
+
+def plain_loop(config: Config, data: LabelledImages) -> Epoch:
+    """An epoch of a plain loop, in a process of its own: ours changes how memory is given back."""
+    alone = ProcessPoolExecutor(1, get_context("spawn"), _begin, (config, data))
+    return lambda: alone.submit(_epoch).result()
 
 
 # ---------------------------------------------------------------------------------------------- pythae
