@@ -97,9 +97,9 @@ def trained(recipe: str, source: Path, wanted: Large, cache: Path) -> dict[str, 
     """A training of so many seconds; its rate with the rest."""
     out = wanted.folder / "run"
     shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-m", "condvae", "train", recipe, "--data.source", str(source)]
-    command += ["--out", str(out), "--training.minutes", str(wanted.seconds / 60)]
-    command += ["--training.epochs", "0", "--training.validations", "0"]
+    command = [sys.executable, "-m", "condvae", "train", recipe, "--data", str(source)]
+    command += ["--out", str(out), "--minutes", str(wanted.seconds / 60)]
+    command += ["--epochs", "0", "--training.validations", "0"]
     found = watched(command, cache)
     lines = map(json.loads, (out / "metrics.jsonl").read_text("utf-8").splitlines())
     rates = [line["images_per_second"] for line in lines if "images_per_second" in line]
