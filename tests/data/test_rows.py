@@ -63,6 +63,25 @@ def test_large_data_is_divided_without_being_read(
     assert there[0].ground == here[0].ground
 
 
+def test_what_is_read_of_a_map_is_let_go_part_by_part(
+    mapped: LabelledImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places, told = np.random.default_rng(1).permutation(40)[:17], []
+    monkeypatch.setattr(rows, "READ_AT_ONCE", 4 * mapped.images[0].nbytes)
+    monkeypatch.setattr(rows, "let_go", told.append)
+    found = rows.chosen(mapped.images, places)
+    assert type(found) is np.ndarray and np.array_equal(found, np.asarray(mapped.images)[places])
+    assert len(told) == 5  # 4 + 4 + 4 + 4 + 1
+    assert len(rows.chosen(mapped.images, places[:0])) == 0
+
+
+def test_changes_of_a_private_map_are_not_let_go(mapped: LabelledImages, tmp_path: Path) -> None:
+    private = np.load(tmp_path / "images.npy", mmap_mode="c")
+    private[3] = 7
+    rows.let_go(private)
+    assert (private[3] == 7).all()
+
+
 def test_batches_are_the_same_from_memory_and_from_the_disk(
     mapped: LabelledImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:

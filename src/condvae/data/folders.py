@@ -8,6 +8,7 @@ folder belong to the class; hidden files and folders are not seen.
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import zipfile
 from abc import ABC, abstractmethod
@@ -24,6 +25,7 @@ from condvae.files import read_at_most
 
 TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 UNLABELLED = "unlabelled"
+HIDDEN = (".", "__MACOSX")
 LARGEST = 1 << 28
 """Bytes of an image file, at most; unpacked, where it is in a zip."""
 
@@ -113,15 +115,18 @@ class Zip(Container):
     def entries(self) -> list[Entry]:
         found = []
         for info in self.archive.infolist():
-            inside = PurePosixPath(info.filename.replace("\\", "/"))
-            drive = inside.parts and inside.parts[0].endswith(":")
-            if inside.is_absolute() or ".." in inside.parts or drive:
+            name = info.filename.replace("\\", "/")
+            parts = [part for part in name.split("/") if part not in ("", ".")]
+            drive = parts and parts[0].endswith(":")
+            if name.startswith("/") or ".." in parts or drive:
                 raise UserError(
                     f"{self.path}: the entry {info.filename!r} climbs out of the archive; "
                     "make the zip again, from inside its folder"
                 )
-            if not info.filename.endswith("/"):
-                found.append(Entry(str(inside), info.filename, (info.file_size, info.CRC)))
+            if parts and not info.filename.endswith("/"):
+                shown = "/".join(parts)
+                shown = info.filename if shown == info.filename else shown  # one text instead of two
+                found.append(Entry(shown, info.filename, (info.file_size, info.CRC)))
         return found
 
     def read(self, entry: Entry) -> bytes:
@@ -169,24 +174,24 @@ def listing(container: Container, split: str) -> Listing:
     from condvae.data.images import suffixes
 
     known = suffixes()
-    entries = [
-        entry
-        for entry in container.entries()
-        if entry.path.suffix.lower() in known
-        and not any(part.startswith((".", "__MACOSX")) for part in entry.path.parts)
-    ]
-    depth = _common_depth([entry.path for entry in entries])
-    tops = {entry.path.parts[depth].lower() for entry in entries if len(entry.path.parts) > depth + 2}
+    by_folder: dict[tuple[str, ...], list[Entry]] = {}
+    for entry in container.entries():
+        *above, file = entry.shown.split("/")
+        if posixpath.splitext(file)[1].lower() in known and not file.startswith(HIDDEN):
+            by_folder.setdefault(tuple(above), []).append(entry)
+    folders = [folder for folder in by_folder if not any(part.startswith(HIDDEN) for part in folder)]
+    depth = _common_depth(folders)
+    tops = {folder[depth].lower() for folder in folders if len(folder) > depth + 1}
     train, test = (next((n for n in names if n in tops), None) for names in (TRAIN, TEST))
     divided = train is not None and test is not None
     if divided:
         wanted = {"train": [train], "test": [test], "all": [train, test]}[split]
-        everything = [entry for entry in entries if len(entry.path.parts) >= depth + 3]
-        chosen = [entry for entry in everything if entry.path.parts[depth].lower() in wanted]
+        everything = [folder for folder in folders if len(folder) > depth + 1]
+        chosen = [folder for folder in everything if folder[depth].lower() in wanted]
         depth += 1
     else:
-        everything = chosen = [entry for entry in entries if len(entry.path.parts) >= depth + 2]
-    names = sorted({entry.path.parts[depth] for entry in everything} - {UNLABELLED}, key=natural_order)
+        everything = chosen = [folder for folder in folders if len(folder) > depth]
+    names = sorted({folder[depth] for folder in everything} - {UNLABELLED}, key=natural_order)
     if len(names) < 2:
         found = f"one class, {names[0]!r}" if names else "no class folders with images in them"
         raise UserError(
@@ -194,8 +199,8 @@ def listing(container: Container, split: str) -> Listing:
         )
     number = {name: index for index, name in enumerate(names)} | {UNLABELLED: -1}
     by_class: dict[str, list[Entry]] = {name: [] for name in sorted(number, key=natural_order)}
-    for entry in chosen:
-        by_class[entry.path.parts[depth]].append(entry)
+    for folder in chosen:
+        by_class[folder[depth]].extend(by_folder[folder])
     for members in by_class.values():  # a class after another: the keys of millions take gigabytes
         members.sort(key=lambda entry: natural_order(entry.shown))
     ordered = [entry for members in by_class.values() for entry in members]
@@ -203,10 +208,10 @@ def listing(container: Container, split: str) -> Listing:
     return Listing(ordered, labels.astype(np.int64), tuple(names), divided, depth)
 
 
-def _common_depth(paths: Sequence[PurePosixPath]) -> int:
+def _common_depth(folders: Sequence[tuple[str, ...]]) -> int:
     """1 where everything lies in one folder that is no class (it has folders), and 0 otherwise."""
-    tops = {path.parts[0] for path in paths}
-    return int(len(tops) == 1 and all(len(path.parts) > 2 for path in paths))
+    tops = {folder[:1] for folder in folders}
+    return int(len(tops) == 1 and all(len(folder) > 1 for folder in folders))
 
 
 def natural_order(name: str) -> tuple[tuple[int, int | str], ...]:

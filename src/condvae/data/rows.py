@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 LARGE = 1 << 30
 """Bytes of images above which they stay on the disk."""
+READ_AT_ONCE = 1 << 26
+"""Bytes of images that are read from a memory map until what was read of it is let go."""
 
 
 class Rows:
@@ -51,12 +53,20 @@ def chosen(images: Any, places: NDArray[np.integer]) -> Any:
         return Rows(images.whole, images.places[places])
     if size > LARGE and isinstance(images, np.memmap):
         return Rows(images, np.asarray(places, np.int64))
-    return images[places]
+    if len(places) == 0 or not isinstance(images, Rows | np.memmap):
+        return images[places]
+    several = range(0, len(places), max(1, READ_AT_ONCE // images[0].nbytes))
+    part = np.empty((len(places), *images.shape[1:]), images.dtype)
+    for start in several:
+        part[start : start + several.step] = images[places[start : start + several.step]]
+        let_go(images)
+    return part
 
 
 def let_go(images: Any) -> None:
     """Tell the system that what was read of a memory map need not stay in this process's memory."""
     whole = images.whole if isinstance(images, Rows) else images
     mapped = getattr(whole, "_mmap", None)
-    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+    private = getattr(whole, "mode", "r") == "c"  # what was changed in it is nowhere else
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED") and not private:
         mapped.madvise(mmap.MADV_DONTNEED)
