@@ -87,7 +87,7 @@ def test_batches_are_the_same_from_memory_and_from_the_disk(
 ) -> None:
     resident = Batches(mapped, 8, "cpu", seed=0)
     monkeypatch.setattr(rows, "LARGE", 100)
-    monkeypatch.setattr("condvae.data.batches.HELD", 1000)
+    monkeypatch.setattr("condvae.data.batches.READ_AT_ONCE", 1000)
     order = np.arange(40)
     lazy = replace(mapped, images=rows.chosen(mapped.images, order))
     streamed = Batches(lazy, 8, "cpu", seed=0, resident_bytes=0)

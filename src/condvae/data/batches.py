@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from condvae.data.dataset import LabelledImages
-from condvae.data.rows import LARGE, let_go
+from condvae.data.rows import LARGE, READ_AT_ONCE, let_go
 from condvae.errors import UserError
 
-HELD = 1 << 26
-"""Bytes of batches read from a memory map until what was read of it is let go."""
 Batch = tuple[UInt8[Tensor, "batch c h w"], Int[Tensor, "batch"]]
 
 
@@ -91,7 +89,7 @@ class Batches:
             else:
                 images = torch.from_numpy(self.data.images[chosen[index]])
                 read += images.nbytes
-                if read > HELD:
+                if read > READ_AT_ONCE:
                     let_go(self.data.images)
                     read = 0
                 yield images.to(self.device), self.labels.index_select(0, at)

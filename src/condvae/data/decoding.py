@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from condvae.data.dataset import LabelledImages, fingerprint
 from condvae.data.folders import Container, Entry, Listing
+from condvae.data.rows import let_go
 from condvae.errors import UserError
 from condvae.files import write_json
 from condvae.lock import LOCK, OnlyOne
@@ -228,6 +229,7 @@ def _decode(
                 kept.append(first + offset)
             if isinstance(images, np.memmap) and time.monotonic() - noted > NOTED_EVERY:
                 images.flush()
+                let_go(images)
                 _note(folder, first + len(decoded), kept)
                 noted = time.monotonic()
     if not kept:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 LARGE = 1 << 30
 """Bytes of images above which they stay on the disk."""
-READ_AT_ONCE = 1 << 26
-"""Bytes of images that are read from a memory map until what was read of it is let go."""
+READ_AT_ONCE = 1 << 23
+"""Bytes of images that are read from a memory map until what was read of it is let go. The system maps
+some twenty times as much, because it maps the pages around small images with them."""
 
 
 class Rows:
