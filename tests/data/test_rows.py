@@ -67,7 +67,7 @@ def test_what_is_read_of_a_map_is_let_go_part_by_part(
     mapped: LabelledImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     places, told = np.random.default_rng(1).permutation(40)[:17], []
-    monkeypatch.setattr(rows, "READ_AT_ONCE", 4 * mapped.images[0].nbytes)
+    monkeypatch.setattr(rows, "AT_ONCE", 4)
     monkeypatch.setattr(rows, "let_go", told.append)
     found = rows.chosen(mapped.images, places)
     assert type(found) is np.ndarray and np.array_equal(found, np.asarray(mapped.images)[places])
@@ -87,7 +87,6 @@ def test_batches_are_the_same_from_memory_and_from_the_disk(
 ) -> None:
     resident = Batches(mapped, 8, "cpu", seed=0)
     monkeypatch.setattr(rows, "LARGE", 100)
-    monkeypatch.setattr("condvae.data.batches.READ_AT_ONCE", 1000)
     order = np.arange(40)
     lazy = replace(mapped, images=rows.chosen(mapped.images, order))
     streamed = Batches(lazy, 8, "cpu", seed=0, resident_bytes=0)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from condvae.data.dataset import LabelledImages
-from condvae.data.rows import LARGE, READ_AT_ONCE, let_go
+from condvae.data.rows import LARGE, let_go
 from condvae.errors import UserError
 
 Batch = tuple[UInt8[Tensor, "batch c h w"], Int[Tensor, "batch"]]
@@ -82,16 +82,12 @@ class Batches:
         generator = np.random.default_rng((self.seed, number))
         orders = [self._order(generator, places, size) for places, size in self.streams]
         chosen = np.concatenate(orders, 1)[start:, self.first :: self.every]
-        read = 0
         for index, at in enumerate(torch.tensor(chosen, device=self.device)):
             if self.images is not None:
                 yield self.images.index_select(0, at), self.labels.index_select(0, at)
             else:
                 images = torch.from_numpy(self.data.images[chosen[index]])
-                read += images.nbytes
-                if read > READ_AT_ONCE:
-                    let_go(self.data.images)
-                    read = 0
+                let_go(self.data.images)
                 yield images.to(self.device), self.labels.index_select(0, at)
 
     def _order(

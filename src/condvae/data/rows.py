@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 LARGE = 1 << 30
 """Bytes of images above which they stay on the disk."""
-READ_AT_ONCE = 1 << 23
-"""Bytes of images that are read from a memory map until what was read of it is let go. The system maps
-some twenty times as much, because it maps the pages around small images with them."""
+AT_ONCE = 256
+"""Rows that are read from a memory map until what was read of it is let go. Around each, the system maps
+what else it has at hand of the file, which can be a megabyte."""
 
 
 class Rows:
@@ -56,10 +56,9 @@ def chosen(images: Any, places: NDArray[np.integer]) -> Any:
         return Rows(images, np.asarray(places, np.int64))
     if len(places) == 0 or not isinstance(images, Rows | np.memmap):
         return images[places]
-    several = range(0, len(places), max(1, READ_AT_ONCE // images[0].nbytes))
     part = np.empty((len(places), *images.shape[1:]), images.dtype)
-    for start in several:
-        part[start : start + several.step] = images[places[start : start + several.step]]
+    for start in range(0, len(places), AT_ONCE):
+        part[start : start + AT_ONCE] = images[places[start : start + AT_ONCE]]
         let_go(images)
     return part
 
