@@ -65,19 +65,19 @@ class Entry:
 
 
 GREY = {
-    "network": "mlp(widths=[512, 256], activation=relu)",
+    "network": "mlp(widths=[384], activation=relu)",
     "likelihood": "grey-cross-entropy",
-    "latents": 32,
+    "latents": 16,
 }
 ENTRIES = {
     "notebook": Entry(
         "mnist",
-        2.0,
-        {"optimiser": "muon", "learning_rate": 1e-2, "warmup_steps": 20, "objective": "elbo"},
+        1.75,
+        {"optimiser": "adamw", "learning_rate": 6e-3, "warmup_steps": 30, "objective": "elbo"},
         GREY,
     ),
-    "90": Entry("mnist-ladder-1", 20.0),
-    "85": Entry("mnist-ladder-1", 60.0),
+    "90": Entry("mnist-ladder-1", 30.0),
+    "85": Entry("mnist-ladder-1", 65.0),
     "82": Entry("mnist-ladder-5", 230.0),
     "80": Entry("mnist-ladder-20", 1500.0),
     "79": Entry("mnist-ladder-90", 5700.0),
