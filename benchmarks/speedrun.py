@@ -77,7 +77,7 @@ ENTRIES = {
         GREY,
     ),
     "90": Entry("mnist-ladder-1", 30.0),
-    "85": Entry("mnist-ladder-1", 65.0),
+    "85": Entry("mnist-ladder-1", 90.0),
     "82": Entry("mnist-ladder-5", 230.0),
     "80": Entry("mnist-ladder-20", 1500.0),
     "79": Entry("mnist-ladder-90", 5700.0),
