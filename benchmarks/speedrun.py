@@ -72,7 +72,7 @@ GREY = {
 ENTRIES = {
     "notebook": Entry(
         "mnist",
-        2.4,
+        2.6,
         {"optimiser": "adamw", "learning_rate": 6e-3, "warmup_steps": 30, "objective": "elbo"},
         GREY,
     ),
