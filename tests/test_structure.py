@@ -89,8 +89,8 @@ FORBIDDEN_MODULES = {
     *("code", "codeop", "runpy", "ctypes", "multiprocessing"),
 }
 ALLOWED = {("decoding.py", "multiprocessing"), ("memory.py", "ctypes")}
-"""Bytes go to processes that were forked off, and arrays come back: nothing from a file is unpickled. And
-two functions of the C library that runs already are called, with numbers that stand there."""
+"""Bytes go to processes that were forked off, and arrays come back: nothing from a file is unpickled.
+And two functions of the C library that runs already are called, with numbers that stand there."""
 FORBIDDEN_METHODS = {"extractall", "extract", "read_pickle", "load_module", "exec_module"}
 REQUIRED = {
     "np.load": {"allow_pickle": "False"},
