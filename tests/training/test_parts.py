@@ -136,9 +136,9 @@ def test_a_damaged_checkpoint_is_a_sentence(tmp_path: Path) -> None:
 
 def test_clipped_tells_the_norm_and_cuts_only_where_there_is_a_limit() -> None:
     def parameters() -> list[torch.nn.Parameter]:
-        both = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
-        both[0].grad, both[1].grad = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0])
-        return both  # the third has no gradient
+        three = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
+        three[0].grad, three[1].grad = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0])
+        return three  # the last has no gradient
 
     for limit, left in ((0.0, 5.0), (10.0, 5.0), (1.0, 1.0)):
         found = parameters()

@@ -54,7 +54,7 @@ def chosen(images: Any, places: NDArray[np.integer]) -> Any:
         return Rows(images.whole, images.places[places])
     if size > LARGE and isinstance(images, np.memmap):
         return Rows(images, np.asarray(places, np.int64))
-    if len(places) == 0 or not isinstance(images, Rows | np.memmap):
+    if not isinstance(images, Rows | np.memmap):
         return images[places]
     part = np.empty((len(places), *images.shape[1:]), images.dtype)
     for start in range(0, len(places), AT_ONCE):

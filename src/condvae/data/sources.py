@@ -378,7 +378,7 @@ def unreadable_files(source: str, data: LabelledImages) -> tuple[str, ...]:
     path = _path(source)
     container = container_of(path)
     readable = set(data.files or ())
-    everything = (str(entry.path) for entry in container.listing(data.split).entries)
+    everything = (entry.shown for entry in container.listing(data.split).entries)
     return tuple(file for file in everything if file not in readable)
 
 
