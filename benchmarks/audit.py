@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -82,6 +83,9 @@ class Benchmark:
     """Train the classifier once more, with all of the time."""
     device: str = "auto"
     """auto, cpu or cuda."""
+    folder: Path | None = None
+    """Where audits are kept, so that one that was stopped goes on; otherwise nowhere. Of one that
+    went on, the seconds are of the last start."""
     log: Path = HERE / "records" / "audits.jsonl"
     """File that the line is added to."""
 
@@ -195,6 +199,16 @@ def measured(quality: Column, wrong: np.ndarray) -> dict[str, float]:
     }
 
 
+@contextmanager
+def kept_in(wanted: Benchmark, seed: int) -> Iterator[Path]:
+    """A seed's part of the folder, or one that is gone afterwards."""
+    if wanted.folder:
+        yield wanted.folder / f"{Path(wanted.source).name}-{wanted.noise}-{wanted.rate}-{seed}"
+    else:
+        with tempfile.TemporaryDirectory() as name:
+            yield Path(name)
+
+
 def one_seed(wanted: Benchmark, clean: LabelledImages, seed: int) -> dict[str, Any]:
     """An audit of noisy labels, and the other ways; by way, how well it does."""
     generator = np.random.default_rng(seed)
@@ -212,15 +226,15 @@ def one_seed(wanted: Benchmark, clean: LabelledImages, seed: int) -> dict[str, A
         "features": LatentNeighbours(classifier_features),
     }
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, ProgressLine() as line:
+    with kept_in(wanted, seed) as folder, ProgressLine() as line:
         groups = exact_groups(data.images)
-        cross_fit(data, witnesses, plan, Path(folder), line, groups)
+        cross_fit(data, witnesses, plan, folder, line, groups)
         seconds = time.monotonic() - began
-        said, _ = cross_fit(data, witnesses | more, plan, Path(folder), line, groups)
+        said, _ = cross_fit(data, witnesses | more, plan, folder, line, groups)
         logs = {name: testimony["log_p"] for name, testimony in said.items()}
         if wanted.alone:
             only = {"classifier": witnesses["classifier"]}
-            again, _ = cross_fit(data, only, plan, Path(folder) / "alone", line, groups)
+            again, _ = cross_fit(data, only, plan, folder / "alone", line, groups)
             logs["classifier alone"] = again["classifier"]["log_p"]
         loss = training_loss(data, plan, wanted.minutes * 60 / wanted.folds, line)
     pool = pooled([logs[name] for name in heard], labels, seed)
@@ -288,7 +302,8 @@ def benchmark(wanted: Benchmark) -> dict[str, Any]:
                 round(float(np.mean(values)), 4),
                 round(float(np.std(values)), 4),
             ]
-    asked = {name: value for name, value in asdict(wanted).items() if name not in ("log", "data_root")}
+    where = ("log", "data_root", "folder")
+    asked = {name: value for name, value in asdict(wanted).items() if name not in where}
     line = {
         **asked,
         "source": Path(wanted.source).name,
