@@ -96,8 +96,10 @@ class TrainingConfig:
     """Steps until the learning rate is at its peak."""
     weight_decay: float = 0.01
     """Decoupled weight decay (adamw and muon)."""
+    beta1: float = 0.9
+    """Decay of the running mean of gradients; 0.5 where networks compete, as model and critic do."""
     beta2: float = 0.99
-    """Decay of the optimiser's second moment."""
+    """Decay of the running mean of their squares."""
     clip: float = 200.0
     """Gradient norm above which a gradient is scaled down; 0 for never."""
     skip_above: float = 100.0

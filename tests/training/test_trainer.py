@@ -351,6 +351,7 @@ def test_impossible_settings_are_sentences(small: Config, tmp_path: Path) -> Non
         ({"learning_rate": float("nan")}, "learning-rate must be above 0"),
         ({"ema": 0.5}, "ema must be within"),
         ({"seed": -1}, "--seed must be within"),
+        ({"beta1": -0.1}, "beta1 must be at least 0 and below 1"),
         ({"beta2": 1.0}, "beta2 must be at least 0 and below 1"),
         ({"weight_decay": float("inf")}, "weight-decay must be 0 or more"),
         ({"checkpoint_seconds": float("nan")}, "checkpoint-seconds must be a number of 0 or more"),

@@ -134,7 +134,7 @@ def build_optimiser(
     name = settings.optimiser
     if name not in OPTIMISERS:
         raise UserError(f"--training.optimiser {name}: unknown (there are: {', '.join(OPTIMISERS)})")
-    options: dict[str, Any] = {"lr": settings.learning_rate, "betas": (0.9, settings.beta2)}
+    options: dict[str, Any] = {"lr": settings.learning_rate, "betas": (settings.beta1, settings.beta2)}
     options |= {"foreach": True} if name == "adamax" else {"fused": True}
     options["capturable"] = next(module.parameters()).device.type == "cuda"  # for steps that are graphs
     decay = settings.weight_decay if name in ("adamw", "muon") else 0.0

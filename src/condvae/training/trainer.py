@@ -538,8 +538,9 @@ def check_settings(settings: TrainingConfig) -> None:
             raise UserError(f"--training.{name.replace('_', '-')} must be a number of 0 or more")
     if not 0 <= settings.weight_decay < math.inf:
         raise UserError(f"--training.weight-decay must be 0 or more, not {settings.weight_decay}")
-    if not 0 <= settings.beta2 < 1:
-        raise UserError(f"--training.beta2 must be at least 0 and below 1, not {settings.beta2}")
+    for name, beta in (("beta1", settings.beta1), ("beta2", settings.beta2)):
+        if not 0 <= beta < 1:
+            raise UserError(f"--training.{name} must be at least 0 and below 1, not {beta}")
     if not 0 <= settings.ema <= 0.25:
         raise UserError(f"--training.ema must be within 0 to 0.25, not {settings.ema}")
     if settings.schedule not in ("cosine", "constant"):
