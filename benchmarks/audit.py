@@ -203,7 +203,8 @@ def measured(quality: Column, wrong: np.ndarray) -> dict[str, float]:
 def kept_in(wanted: Benchmark, seed: int) -> Iterator[Path]:
     """A seed's part of the folder, or one that is gone afterwards."""
     if wanted.folder:
-        yield wanted.folder / f"{Path(wanted.source).name}-{wanted.noise}-{wanted.rate}-{seed}"
+        name = Path(wanted.source).name
+        yield wanted.folder / f"{name}-{wanted.noise}-{wanted.rate}-{wanted.minutes:g}min-{seed}"
     else:
         with tempfile.TemporaryDirectory() as name:
             yield Path(name)

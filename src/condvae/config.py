@@ -97,7 +97,8 @@ class TrainingConfig:
     weight_decay: float = 0.01
     """Decoupled weight decay (adamw and muon)."""
     beta1: float = 0.9
-    """Decay of the running mean of gradients; 0.5 where networks compete, as model and critic do."""
+    """Decay of the running mean of gradients; 0.5 where networks compete, as model and critic do.
+    The matrices that muon orthogonalises have its own."""
     beta2: float = 0.99
     """Decay of the running mean of their squares."""
     clip: float = 200.0
