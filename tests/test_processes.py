@@ -141,9 +141,11 @@ def test_shares_of_test_images_are_scored_as_the_whole(
         assert np.allclose(getattr(joined, field), getattr(whole, field), rtol=1e-4, atol=1e-4), field
 
 
+LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
 def two_processes(verb: str, what: Path, out: Path, *more: str) -> list[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return [*launcher, "-m", "condvae", verb, str(what), "--out", str(out), *more]
+    return [*LAUNCHER, "-m", "condvae", verb, str(what), "--out", str(out), *more]
 
 
 def killed_once_it_has_begun(command: list[str], path: Path) -> None:
@@ -185,6 +187,30 @@ def test_two_processes_take_the_steps_that_one_takes_and_survive_being_killed(
     killed_once_it_has_begun(two_processes("train", recipe, path), path)
     finished(two_processes("train", recipe, path, "--resume"))
     assert all(torch.equal(tensor, two[name]) for name, tensor in weights(path).items())
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads' names are read from /proc")
+@pytest.mark.parametrize("shard", [False, True], ids=["copies", "parts"])
+def test_no_thread_that_passed_messages_is_at_work_after_a_training(
+    shard: bool, small: Config, tmp_path: Path
+) -> None:
+    recipe, script = tmp_path / "recipe.toml", tmp_path / "script.py"
+    recipe.write_text(to_toml(with_training(small, shard=shard)), "utf-8")
+    script.write_text(
+        f"""
+from pathlib import Path
+from condvae.verbs.train import train
+
+def at_work():
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+
+train({str(recipe)!r}, {str(tmp_path / "run")!r}, quiet=True)
+assert not [name for name in at_work() if "gloo" in name], at_work()
+""",
+        "utf-8",
+    )
+    finished([*LAUNCHER, str(script)])
 
 
 @pytest.mark.long

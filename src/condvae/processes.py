@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -87,8 +88,13 @@ class Processes:
         return found
 
     def close(self, wait: bool = True) -> None:
-        """Part, having waited for each other, or at once where nobody needs the others any more."""
+        """Part, having waited for each other, or at once where nobody needs the others any more.
+
+        The threads that passed messages end here, unless something that is still in use holds on to
+        them: one that is at work while Python ends can abort the process.
+        """
         if self.number > 1:
+            gc.collect()  # modules that were trained together, which are cycles
             if wait:
                 self.state.wait_for_everyone()
             from accelerate.state import AcceleratorState

@@ -17,7 +17,13 @@ def share_out(module: nn.Module, processes: int, device: torch.device) -> None:
     """Share out a module's parameters, all as one group; its `forward` then has them whole."""
     for parameter in module.parameters():
         parameter.data = parameter.data.contiguous()  # channels-last ones can't be shared out
-    fully_shard(module, mesh=init_device_mesh(device.type, (processes,)))
+    mesh = init_device_mesh(device.type, (processes,))
+    fully_shard(module, mesh=mesh)
+    # DTensor's caches keep the mesh for good. Were the processes' group kept with it, its threads would
+    # be at work until Python ends, which can abort the process (PyTorch issue 190489). The mesh finds
+    # the group by its name; it is this register's only where a step is compiled, and none that is
+    # shared out is.
+    getattr(mesh, "_pg_registry", {}).clear()
 
 
 def whole(tensor: Tensor) -> Tensor:
