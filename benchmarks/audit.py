@@ -204,7 +204,9 @@ def kept_in(wanted: Benchmark, seed: int) -> Iterator[Path]:
     """A seed's part of the folder, or one that is gone afterwards."""
     if wanted.folder:
         name = Path(wanted.source).name
-        yield wanted.folder / f"{name}-{wanted.noise}-{wanted.rate}-{wanted.minutes:g}min-{seed}"
+        side = f"-{wanted.image_size}px" if wanted.image_size else ""
+        made = f"{wanted.noise}-{wanted.rate}-{wanted.minutes:g}min-{wanted.folds}{side}"
+        yield wanted.folder / f"{name}-{made}-{seed}"
     else:
         with tempfile.TemporaryDirectory() as name:
             yield Path(name)

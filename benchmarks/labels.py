@@ -80,6 +80,7 @@ def measured(path: Path, wanted: Trials) -> dict[str, Any]:
         latents = drawn_latents(model, pixels, labels, wanted.seed)
         sides.append((latents.numpy(), images.labels))
     parts = ("family", "network", "likelihood", "prior", "latents", "label_reaches")
+    steps = ("optimiser", "learning_rate", "beta1", "batch_size", "ema")
     said = judged(panel, outputs)
     return {
         "run": path.name,
@@ -89,6 +90,7 @@ def measured(path: Path, wanted: Trials) -> dict[str, Any]:
         "epochs": round(run.training["epochs"], 2),
         "objective": config.training.objective,
         "model": {part: getattr(config.model, part) for part in parts},
+        "training": {part: getattr(config.training, part) for part in steps},
         "seed": config.training.seed,
         **counterfactual_numbers(panel, outputs, wanted.seed),
         **{name: value for name, value in said.items() if name.endswith("accuracy")},
