@@ -21,8 +21,7 @@ def share_out(module: nn.Module, processes: int, device: torch.device) -> None:
     fully_shard(module, mesh=mesh)
     # DTensor's caches keep the mesh for good. Were the processes' group kept with it, its threads would
     # be at work until Python ends, which can abort the process (PyTorch issue 190489). The mesh finds
-    # the group by its name; it is this register's only where a step is compiled, and none that is
-    # shared out is.
+    # the group by its name; its register serves compiled steps, and no step that is shared out is one.
     getattr(mesh, "_pg_registry", {}).clear()
 
 
