@@ -199,14 +199,19 @@ def measured(quality: Column, wrong: np.ndarray) -> dict[str, float]:
     }
 
 
+def asked(wanted: Benchmark) -> dict[str, Any]:
+    """What makes one measurement another, without the places of files."""
+    where = ("log", "data_root", "folder")
+    found = {name: value for name, value in asdict(wanted).items() if name not in where}
+    return found | {"source": Path(wanted.source).name}
+
+
 @contextmanager
 def kept_in(wanted: Benchmark, seed: int) -> Iterator[Path]:
     """A seed's part of the folder, or one that is gone afterwards."""
     if wanted.folder:
-        name = Path(wanted.source).name
-        side = f"-{wanted.image_size}px" if wanted.image_size else ""
-        made = f"{wanted.noise}-{wanted.rate}-{wanted.minutes:g}min-{wanted.folds}{side}"
-        yield wanted.folder / f"{name}-{made}-{seed}"
+        apart = asked(wanted) | {"seeds": seed, "alone": ""}
+        yield wanted.folder / "-".join(str(value) for value in apart.values() if value != "")
     else:
         with tempfile.TemporaryDirectory() as name:
             yield Path(name)
@@ -305,11 +310,8 @@ def benchmark(wanted: Benchmark) -> dict[str, Any]:
                 round(float(np.mean(values)), 4),
                 round(float(np.std(values)), 4),
             ]
-    where = ("log", "data_root", "folder")
-    asked = {name: value for name, value in asdict(wanted).items() if name not in where}
     line = {
-        **asked,
-        "source": Path(wanted.source).name,
+        **asked(wanted),
         "images": len(clean),
         "summary": summary,
         "by_seed": seeds,
