@@ -9,7 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "condvae"
 FLOORS = {
-    **dict.fromkeys(("errors", "registry", "files", "lock", "config", "progress", "recipes"), 0),
+    **dict.fromkeys(
+        ("errors", "registry", "files", "lock", "config", "progress", "recipes", "geometry"), 0
+    ),
     **dict.fromkeys(("probability", "data"), 1),
     "models": 2,
     **dict.fromkeys(("objectives", "run", "processes"), 3),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from condvae.data.augment import Restyling, moved_by, warped, warps
+from condvae.data.augment import Restyling, warped, warps
+from condvae.geometry import moved_by
 
 
 def drawings(number: int, channels: int = 1) -> torch.Tensor:

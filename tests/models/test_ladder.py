@@ -65,12 +65,15 @@ def every_binary_image() -> Tensor:
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 33, 21)], ids=str)
 @pytest.mark.parametrize("patch", [1, 2])
 @pytest.mark.parametrize("likelihood", ["bernoulli", "discretised-logistic"])
-def test_every_shape_of_image(shape: tuple[int, int, int], patch: int, likelihood: str) -> None:
-    model = build(shape, likelihood, patch=patch).eval()
+@pytest.mark.parametrize("style", [0, 1])
+def test_every_shape_of_image(
+    shape: tuple[int, int, int], patch: int, likelihood: str, style: int
+) -> None:
+    model = build(shape, likelihood, patch=patch, style=style).eval()
     assert not lacking(model, ConditionalModel)
     x, y = images(shape), torch.tensor([0, 1, 2, 4])
     elbo = model.elbo(x, y)
-    assert elbo.log_likelihood.shape == (4,) and elbo.kl.shape == (4, 4)
+    assert elbo.log_likelihood.shape == (4,) and elbo.kl.shape == (4, 4 + style)
     assert torch.isfinite(elbo.value).all() and (elbo.kl >= 0).all()
     assert tuple(u.shape[1:] for u in elbo.latents) == model.group_shapes
     assert sum(math.prod(shape) for shape in model.group_shapes) == model.latents
@@ -109,8 +112,9 @@ def test_the_prior_gives_images_the_probability_that_the_weights_do() -> None:
     assert torch.allclose(by_posterior, by_prior, rtol=0.1)
 
 
-def test_mean_of_log_weights_is_the_elbo() -> None:
-    model = build().eval()
+@pytest.mark.parametrize("style", [0, 3])
+def test_mean_of_log_weights_is_the_elbo(style: int) -> None:
+    model = build(style=style).eval()
     x = model.likelihood.observe(images((1, 12, 12), 2))
     y = torch.tensor([1, 3])
     with torch.no_grad():
@@ -119,8 +123,9 @@ def test_mean_of_log_weights_is_the_elbo() -> None:
     assert torch.allclose(weights, many.unflatten(0, (2000, 2)).mean(0), atol=0.5)
 
 
-def test_an_image_does_not_depend_on_its_batch() -> None:
-    model = build(likelihood="discretised-logistic").eval()
+@pytest.mark.parametrize("style", [0, 6])
+def test_an_image_does_not_depend_on_its_batch(style: int) -> None:
+    model = build(likelihood="discretised-logistic", style=style).eval()
     x, y = images((1, 12, 12), 6), torch.arange(6) % 5
     noise = torch.randn(3, 6, model.latents)
     together, alone = model.log_weights(x, y, noise), model.log_weights(x[2:3], y[2:3], noise[:, 2:3])
@@ -168,9 +173,10 @@ def test_priors_start_as_standard_normals() -> None:
         assert not group.prior.weight.any() and not group.prior.bias.any()
 
 
-def test_encoding_and_decoding_meet() -> None:
+@pytest.mark.parametrize("style", [0, 2])
+def test_encoding_and_decoding_meet(style: int) -> None:
     """`decode(encode(x))` is what the posterior's own way down arrives at, group by group."""
-    model = build().eval()
+    model = build(style=style).eval()
     x = (images((1, 12, 12)) > 127).to(torch.uint8) * 255
     y = torch.tensor([0, 1, 2, 3])
     with torch.no_grad():
@@ -271,5 +277,6 @@ def test_a_swap_keeps_the_groups_that_it_is_told_to() -> None:
         assert torch.equal(made[0], model.decode(own, y).mean_image())
         assert torch.equal(made[1], model.decode(moved, (y + 1) % 5).mean_image())
     assert build().transfer(own, y) is own
+    assert build(style=3).kept == 5
     with pytest.raises(UserError, match="kept must be within 0 and 4"):
         build(kept=5)

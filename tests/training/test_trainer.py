@@ -23,7 +23,7 @@ from accelerate.utils import LoggerType
 from ruin import ruined
 
 from condvae import files
-from condvae.config import Config, load_recipe, to_toml
+from condvae.config import Config, ModelConfig, load_recipe, to_toml
 from condvae.errors import UserError
 from condvae.files import read_tensors
 from condvae.run import CHECKPOINT, MODEL, choose_device, load
@@ -81,12 +81,20 @@ def test_resuming_equals_never_having_stopped(
     assert train(small, path, resume=True, quiet=True) == path, "a finished run has nothing to resume"
 
 
-def test_resuming_goes_on_with_batch_norm_and_another_optimiser(
-    small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"network": "resnet(width=4, blocks=1)"},
+        {"family": "ladder(groups=[1,1], channels=[8,2], widths=[16,8], blocks=[0,0], style=3)"},
+    ],
+    ids=["batch-norm", "style"],
+)
+def test_resuming_goes_on_with_statistics_of_batches_and_another_optimiser(
+    parts: dict[str, str], small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(
         small,
-        model=replace(small.model, network="resnet(width=4, blocks=1)"),
+        model=replace(ModelConfig(), **parts),  # type: ignore[arg-type]
         training=replace(small.training, optimiser="adamax", epochs=0.15, batch_size=32),
     )
     whole = train(config, tmp_path / "whole", quiet=True)

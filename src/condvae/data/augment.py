@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from condvae.geometry import affine_maps, moved_by, restroked
+
 
 def shifted(
     images: Float[Tensor, "n c h w"], generator: torch.Generator | None, mirror: bool, reach: float = 0.1
@@ -103,20 +105,7 @@ def warps(
     limits = torch.tensor([turn, stretch, stretch, lean])
     draws = (2 * torch.rand(number, 4, generator=generator) - 1) * limits
     angle, wide, tall, shear = draws.unbind(1)
-    cos, sin = angle.cos(), angle.sin()
-    wide, tall = wide.exp(), tall.exp()
-    nought = torch.zeros_like(angle)
-    rows = [
-        torch.stack([wide * cos, wide * (shear * cos - sin), nought], 1),
-        torch.stack([tall * sin, tall * (shear * sin + cos), nought], 1),
-    ]
-    return torch.stack(rows, 1)
-
-
-def moved_by(images: Float[Tensor, "n c h w"], maps: Float[Tensor, "n 2 3"]) -> Float[Tensor, "n c h w"]:
-    """Each image as its affine map shows it, its edge repeated."""
-    grid = F.affine_grid(maps, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return affine_maps(angle, shear, wide, tall)
 
 
 @dataclass(frozen=True)
@@ -149,7 +138,5 @@ class Restyling:
         """The images, changed."""
         images = moved_by(images, self.maps)
         if self.gain.shape[1] == 1:
-            wider, narrower = F.max_pool2d(images, 3, 1, 1), -F.max_pool2d(-images, 3, 1, 1)
-            goal = torch.where(self.strokes > 0, wider, narrower)
-            images = images + self.strokes.abs() * (goal - images)
+            images = restroked(images, self.strokes)
         return (self.gain * images + self.offset).clamp(-1, 1)

@@ -190,3 +190,6 @@ class ConditionalVAE(nn.Module):
 
     def label_posterior(self, x: Images) -> Float[Tensor, "batch classes"] | None:
         return self.label_inference(self.likelihood.network_input(self.likelihood.observe(x)))
+
+    def side_loss(self, x: Images, y: Labels) -> Float[Tensor, ""] | None:
+        return None

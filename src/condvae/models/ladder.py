@@ -30,6 +30,7 @@ from condvae.models.conditioning import LabelEmbedding, Modulation, Shift
 from condvae.models.label_inference import LabelInference
 from condvae.models.networks import ResidualBlock, ResidualBlocks, activation_named
 from condvae.models.protocol import Elbo, Images, Labels, Latents, Temperature, for_each_group, grouped
+from condvae.models.style import STYLES, StyleGroup
 from condvae.probability.divergences import kl_to_standard_normal
 from condvae.probability.likelihoods import LIKELIHOODS, ImageDistribution
 from condvae.probability.posteriors import normal_log_prob
@@ -132,6 +133,8 @@ class Ladder(nn.Module):
         patch: side of the patches that become the finest level; 1 works at full resolution.
         passage: channels that features pass through between the 1x1 level and the next.
         activation: relu, silu or gelu.
+        style: latents of a group before all others that is how an image is drawn, whatever it shows: the
+            first so many of stretch, lean, strokes, height, across, down and turn. 0 for no such group.
         kept: groups of latents that a label swap keeps, from the top; the others are drawn from their
             priors, given these and the new label. 0 keeps all.
         fresh: temperature of those that it draws.
@@ -159,6 +162,7 @@ class Ladder(nn.Module):
         patch: int = 2,
         passage: int = 16,
         activation: str = "silu",
+        style: int = 0,
         kept: int = 0,
         fresh: float = 1.0,
         recompute: bool = False,
@@ -169,12 +173,13 @@ class Ladder(nn.Module):
         self.classes = classes
         self.likelihood = LIKELIHOODS.build(likelihood, shape=shape)
         self.activation = activation_named(activation)
-        if not 0 <= kept <= sum(groups) or fresh < 0:
+        number = sum(groups) + (style > 0)
+        if not 0 <= kept <= number or fresh < 0:
             raise UserError(
-                f"model 'ladder': kept must be within 0 and {sum(groups)}, the number of groups, "
+                f"model 'ladder': kept must be within 0 and {number}, the number of groups, "
                 "and fresh at least 0"
             )
-        self.kept, self.fresh = kept or sum(groups), fresh
+        self.kept, self.fresh = kept or number, fresh
         self.recompute = recompute
         self.patch = patch
         condition = tuple(embedding if place in label_reaches else 0 for place in ("encoder", "decoder"))
@@ -192,6 +197,11 @@ class Ladder(nn.Module):
             for number, side, times in zip(channels, sides, groups, strict=True)
             for _ in range(times)
         )
+        self.style = None
+        if style:
+            _check_style(style, shape, label_reaches)
+            self.style = StyleGroup(shape, classes, style, condition[1])
+            self.group_shapes = (self.style.shape, *self.group_shapes)
         self.latents = sum(map(math.prod, self.group_shapes))
         self.levels = tuple(level for level, times in enumerate(groups) for _ in range(times))
         kernels = [1] + [3] * (len(groups) - 1)
@@ -237,11 +247,12 @@ class Ladder(nn.Module):
 
     # ---------------------------------------------------------------------------- up, and down
 
-    def up(self, observed: Images, y: Labels) -> list[Features]:
+    def up(self, observed: Images, y: Labels) -> list[Tensor]:
         """What every group's posterior needs of the images, top group first."""
         condition = self.encoder_label(y)
-        x = F.pad(self.likelihood.network_input(observed), self.padding)
-        x = self.stem(F.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last))
+        image = self.likelihood.network_input(observed)
+        x = F.pixel_unshuffle(F.pad(image, self.padding), self.patch)
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
         features = [self.up_blocks[-1](x, condition)]
         for shrink, blocks in zip(reversed(self.shrink), reversed(self.up_blocks[1:-1]), strict=True):
             smaller = shrink(F.pixel_unshuffle(features[-1], 2))
@@ -249,13 +260,14 @@ class Ladder(nn.Module):
         top = self.flatten(self.activation(self.narrow(features[-1])).flatten(1))[:, :, None, None]
         features.append(self.up_blocks[0](top, condition))
         features.reverse()
-        return [
+        evidence = [
             typing.cast(Group, group).evidence(features[level], condition)
             for group, level in zip(self.groups, self.levels, strict=True)
         ]
+        return [self.style.evidence(image, y), *evidence] if self.style else evidence
 
     def down(
-        self, given: Sequence[Tensor], y: Labels, evidence: Sequence[Features] | None = None
+        self, given: Sequence[Tensor], y: Labels, evidence: Sequence[Tensor] | None = None
     ) -> tuple[ImageDistribution, list[tuple[Tensor, Tensor, Tensor]]]:
         """The way down, drawing from posteriors where there is evidence of images.
 
@@ -268,12 +280,18 @@ class Ladder(nn.Module):
             log scale, all in the prior's coordinates.
         """
         condition = self.decoder_label(y)
-        x = self.start_label(self.start.expand(y.shape[0], -1), condition)[:, :, None, None]
+        seen: Sequence[Tensor | None] = evidence or [None] * len(given)
+        pairs = list(zip(given, seen, strict=True))
         drawn = []
+        if self.style:
+            told, *latents = self.style(*pairs.pop(0))
+            condition = condition + told
+            drawn.append(tuple(latents))
+        x = self.start_label(self.start.expand(y.shape[0], -1), condition)[:, :, None, None]
         for index, (group, level) in enumerate(zip(self.groups, self.levels, strict=True)):
             if index and level != self.levels[index - 1]:
                 x = self._finer(x, level)
-            arguments = (x, condition, given[index], evidence[index] if evidence else None)
+            arguments = (x, condition, *pairs[index])
             if self.recompute and self.training:
                 x, *latents = checkpoint(group, *arguments, use_reentrant=False)
             else:
@@ -349,7 +367,7 @@ class Ladder(nn.Module):
         the first three, and draws the rest from their prior given those.
         """
         noise = torch.randn(len(y), self.latents, generator=generator, device=y.device)
-        each = for_each_group(temperature, len(self.groups))
+        each = for_each_group(temperature, len(self.group_shapes))
         return tuple(t * u for t, u in zip(each, grouped(noise, self.group_shapes), strict=True))
 
     def sample(
@@ -362,6 +380,14 @@ class Ladder(nn.Module):
 
     def label_posterior(self, x: Images) -> Float[Tensor, "batch classes"] | None:
         return self.label_inference(self.likelihood.network_input(self.likelihood.observe(x)))
+
+    def side_loss(self, x: Images, y: Labels) -> Float[Tensor, ""] | None:
+        if self.style is None:
+            return None
+        found: Tensor = self.style.congealing(
+            self.likelihood.network_input(self.likelihood.observe(x)), y
+        )
+        return found
 
 
 def _check(
@@ -383,3 +409,12 @@ def _check(
             raise UserError(f"model 'ladder': {name} must be whole numbers of at least {lowest}")
     if len(groups) < 2 or sum(groups) < 1 or patch < 1:
         raise UserError("model 'ladder': give at least two levels, one group, and a patch of at least 1")
+
+
+def _check_style(style: int, shape: tuple[int, int, int], label_reaches: tuple[str, ...]) -> None:
+    if not 0 < style <= len(STYLES):
+        raise UserError(f"model 'ladder': style must be within 0 to {len(STYLES)}, not {style}")
+    if set(label_reaches) != {"encoder", "decoder"}:
+        raise UserError("model 'ladder': style needs the label in the encoder and in the decoder")
+    if min(shape[1:]) < 8:
+        raise UserError("model 'ladder': style needs images of at least 8 pixels a side")

@@ -176,6 +176,11 @@ class ConditionalModel(Protocol):
         """`q(y|x)`, where the model has one."""
         ...
 
+    def side_loss(self, x: Images, y: Labels) -> Float[Tensor, ""] | None:
+        """The loss of parts that the bound is not to teach, in nats an image, where the model has any.
+        Training adds it to whatever the objective minimises."""
+        ...
+
 
 class WeighableModel(ConditionalModel, Protocol):
     """A model whose draws' gradients can be weighed; flat models are."""

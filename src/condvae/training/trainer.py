@@ -76,7 +76,11 @@ class ModelAndObjective(nn.Module):
     def forward(self, x: Tensor, y: Tensor, share: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and the numbers to report."""
         loss: Loss = self.objective(self.model, x, y, share)
-        return loss.value, {**loss.metrics, "loss": loss.value.detach()}
+        value, metrics = loss.value, dict(loss.metrics)
+        beside = self.model.side_loss(x, y)  # type: ignore[operator]
+        if beside is not None:
+            value, metrics["side_loss"] = value + beside, beside.detach()
+        return value, {**metrics, "loss": value.detach()}
 
 
 class Trainer:
