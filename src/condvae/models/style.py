@@ -9,6 +9,8 @@ prior of all others, and their KL is counted.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -73,7 +75,7 @@ class Congealing(nn.Module):
         self.tell = nn.Linear(256, 2 * len(units))
         nn.init.zeros_(self.tell.weight)  # every image begins as its class's template
         nn.init.zeros_(self.tell.bias)
-        self.template = nn.Parameter(torch.full((classes, *shape), -0.1))
+        self.template = nn.Parameter(torch.full((classes, math.prod(shape)), -0.1))
 
     def read(self, images: Float[Tensor, "batch d h w"], y: Labels) -> tuple[Tensor, Tensor]:
         """Mean and log scale of `q(c|x,y)`, `[B, c]` each, for images of -1 to 1."""
@@ -99,7 +101,7 @@ class Congealing(nn.Module):
         if self.training:
             self._take_note(mean.detach(), y, known)
         c = mean + log_scale.exp() * torch.randn_like(mean)
-        template = (5 * self.template).tanh()[y]
+        template = (5 * self.template).tanh()[y].unflatten(1, images.shape[1:])
         bright = ((self.restyled(template, c) + 1) / 2).clamp(0.002, 0.998)
         share = (images.float() + 1) / 2
         fit = share * bright.log() + (1 - share) * (1 - bright).log()
