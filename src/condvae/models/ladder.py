@@ -134,7 +134,7 @@ class Ladder(nn.Module):
         passage: channels that features pass through between the 1x1 level and the next.
         activation: relu, silu or gelu.
         style: latents of a group before all others that is how an image is drawn, whatever it shows: the
-            first so many of stretch, lean, strokes, height, across, down and turn. 0 for no such group.
+            first so many of stretch, lean, strokes, height, across and down. 0 for no such group.
         kept: groups of latents that a label swap keeps, from the top; the others are drawn from their
             priors, given these and the new label. 0 keeps all.
         fresh: temperature of those that it draws.

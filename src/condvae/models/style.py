@@ -24,8 +24,9 @@ from condvae.probability.ranges import bounded
 STYLES = ("stretch", "lean", "strokes", "height", "across", "down")
 """What a template is restyled by, besides being bent."""
 UNITS = (0.2, 0.3, 0.6, 0.12, 0.1, 0.1)
-"""What a unit of each is: of a logarithm, columns a row, about pixels on each side of a stroke, of a
-logarithm, and twice half sides. About what they vary by among handwritten digits."""
+"""What a unit of each is: of the logarithm of a factor, columns a row, about pixels on each side of a
+stroke, of a logarithm again, and half sides for both moves. About what they vary by among handwritten
+digits."""
 DEGREE, BEND = 4, 0.04
 """Degree of the polynomials that a template is bent by, and what a unit of each is, in half sides."""
 RATE = 0.02
