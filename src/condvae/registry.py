@@ -43,8 +43,10 @@ def parse_spec(spec: str, kind: str) -> tuple[str, dict[str, Any]]:
 
 
 def _literal(node: ast.expr) -> Any:
-    """A literal, where a bare word stands for the string that it spells, and a list for a tuple."""
-    value = node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+    """A literal as in Python, but `true` and `false` are also as TOML writes them, any other bare word
+    stands for the string that it spells, and a list for a tuple."""
+    words = {"true": True, "false": False}
+    value = words.get(node.id, node.id) if isinstance(node, ast.Name) else ast.literal_eval(node)
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -18,7 +18,7 @@ NETWORKS = [
     "mlp(widths=[16, 8])",
     "conv(width=8, hidden=16)",
     "conv(width=8, patch=4, blocks=[1, 0], hidden=16)",
-    "conv(width=8, hidden=16, sees=4)",
+    "conv(width=8, hidden=16, sees=4, smooth=true)",
     "resnet(width=4, blocks=1)",
 ]
 SHAPES = [(1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 33, 21), (3, 64, 64)]
@@ -138,6 +138,18 @@ def test_conv_never_works_at_full_resolution() -> None:
     network = Conv((3, 32, 32), 6, 8, 16, (4, 4), width=8)
     assert network.bottom[1:] == (8, 8)
     assert network.head.out_channels == 3 * 2 * 2**2
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_what_goes_up_smoothly_has_no_grid_of_dots(smooth: bool) -> None:
+    """Of the finest that an image can show, the checkerboard of single pixels, how much is there?"""
+    model = build(f"conv(width=32, smooth={smooth})", (3, 32, 32))
+    torch.nn.init.normal_(model.network.head.weight)
+    pictures = model.network.decode(torch.randn(64, 6), torch.randn(64, 4))
+    pixels = (pictures - pictures.mean((2, 3), keepdim=True))[:, :, 8:24, 8:24]
+    board = (-1.0) ** torch.arange(16)
+    share = (pixels * board * board[:, None]).mean((2, 3)).square().mean() / pixels.square().mean()
+    assert (share < 1e-4) == smooth
 
 
 def test_an_encoder_of_coarse_images_sees_no_more_than_their_means() -> None:

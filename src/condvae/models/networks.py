@@ -153,13 +153,35 @@ class ResidualBlocks(nn.ModuleList):
         return x
 
 
+class Shuffled(nn.Conv2d):
+    """Up by a convolution to `by**2` times the channels, then squares of pixels (Shi et al. 2016)."""
+
+    def __init__(self, channels: int, out: int, kernel: int, by: int) -> None:
+        super().__init__(channels, out * by**2, kernel, padding=kernel // 2)
+        self.by = by
+
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch d h2 w2"]:
+        return F.pixel_shuffle(super().forward(x), self.by)
+
+
+class Interpolated(nn.Conv2d):
+    """Up by bilinear interpolation and then a convolution (Odena et al. 2016), to the same shape."""
+
+    def __init__(self, channels: int, out: int, kernel: int, by: int) -> None:
+        super().__init__(channels, out, kernel, padding=kernel // 2)
+        self.by = by
+
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch d h2 w2"]:
+        return super().forward(F.interpolate(x, scale_factor=self.by, mode="bilinear"))
+
+
 class Conv(Network):
     """A lean convolutional network: most of its work is 3x3 convolutions on small feature maps.
 
     The image is cut into patches, which become the channels of the first feature map; strided
-    convolutions halve that until it is at most 8 pixels wide. The decoder mirrors it, going up by a
-    1x1 convolution and a pixel shuffle (Shi et al. 2016), so that nothing ever works at full
-    resolution. Sides that don't divide are padded on the way in and cropped on the way out.
+    convolutions halve that until it is at most 8 pixels wide. The decoder mirrors it, going up by
+    convolutions and pixel shuffles, so that nothing ever works at full resolution. Sides that don't
+    divide are padded on the way in and cropped on the way out.
 
     Keyword arguments:
         width: channels of the first feature map; they double with every halving.
@@ -170,6 +192,8 @@ class Conv(Network):
         widest: no feature map has more channels than this.
         sees: side of the mean-pooled image that the encoder sees; 0 for the image as it is. A coarse one
             has the latents hold layout and colours, and leaves what is to be seen there to the label.
+        smooth: whether the decoder goes up by interpolation instead. A pixel shuffle can give the four
+            pixels of a square nothing in common, and draws grids of dots if a critic asks for detail.
         activation: relu, silu or gelu.
     """
 
@@ -189,6 +213,7 @@ class Conv(Network):
         hidden: int = 256,
         widest: int = 256,
         sees: int = 0,
+        smooth: bool = False,
         activation: str = "silu",
     ) -> None:
         super().__init__()
@@ -223,10 +248,11 @@ class Conv(Network):
         self.decoder_in = nn.Linear(latents, math.prod(self.bottom))
         self.decoder_label = Shift(condition[1], math.prod(self.bottom))
         self.decoder_blocks = nn.ModuleList(level(index, condition[1]) for index in levels[::-1])
+        rise = Interpolated if smooth else Shuffled
         self.up = nn.ModuleList(
-            nn.Conv2d(wide, 4 * narrow, 1) for wide, narrow in itertools.pairwise(widths[::-1])
+            rise(wide, narrow, 1, 2) for wide, narrow in itertools.pairwise(widths[::-1])
         )
-        self.head = nn.Conv2d(widths[0], planes * patch**2, 3, padding=1)
+        self.head = rise(widths[0], planes, 3, patch)
 
     def encode(
         self, image: Float[Tensor, "batch c h w"], condition: Condition
@@ -249,9 +275,9 @@ class Conv(Network):
         x = x.contiguous(memory_format=torch.channels_last)
         for index, blocks in enumerate(self.decoder_blocks):
             if index > 0:
-                x = F.pixel_shuffle(self.up[index - 1](x), 2)
+                x = self.up[index - 1](x)
             x = blocks(x, condition)
-        x = F.pixel_shuffle(self.head(self.activation(x)), self.patch)
+        x = self.head(self.activation(x))
         return x[:, :, : self.size[0], : self.size[1]]
 
 
