@@ -71,7 +71,7 @@ GREY = {
 }
 ENTRIES = {
     "notebook": Entry(
-        "mnist",
+        "mnist-flat",
         2.6,
         {"optimiser": "adamw", "learning_rate": 6e-3, "warmup_steps": 30, "objective": "elbo"},
         GREY,

@@ -20,7 +20,7 @@ def column(run: Path) -> dict[str, str]:
         return "no bound" if found.get(key) is None else format(found[key], form)
 
     def share(key: str) -> str:
-        return format(found[key], ".3f")
+        return format(found[key], ".3f") if key in found else "-"
 
     loss = number("objective_nats_no_bound", ",.2f") if found["elbo_nats"] is None else "-"
     return {
@@ -39,6 +39,8 @@ def column(run: Path) -> dict[str, str]:
         "**swap accuracy**": share("swap_accuracy"),
         "swaps still read as the true label": share("swap_kept_accuracy"),
         "**sample accuracy**": share("sample_accuracy"),
+        "**counterfactual score**": share("counterfactual_score"),
+        "classification accuracy score": share("classification_accuracy_score"),
         "linear probe z to y": format(found["latent_probe_accuracy"]["linear"], ".3f"),
         "MLP probe z to y": format(found["latent_probe_accuracy"]["mlp"], ".3f"),
     }

@@ -28,7 +28,7 @@ from condvae.models.protocol import ConditionalModel, Images, Labels
 from condvae.run import CHECKPOINT, MODEL, Run, load
 from condvae.training.trainer import Trainer
 
-RECIPES = {1: "mnist", 3: "folder"}
+RECIPES = {1: "mnist-flat", 3: "folder"}
 """By channels, whose model and settings are used."""
 EPOCHS, STEPS = 60, 1500
 """A training ends after as many passes, or as many steps, if that is later and there is time."""
