@@ -45,7 +45,7 @@ class Large:
     """Images in the zip: 32x32, in colour, JPEG."""
     part: int = 20_000
     """Images of the part that fits into memory."""
-    recipes: tuple[str, ...] = ("cifar10", "mnist-notebook")
+    recipes: tuple[str, ...] = ("cifar10-flat", "mnist-notebook")
     """Which networks train on them."""
     seconds: float = 40.0
     """Length of a training."""

@@ -72,7 +72,7 @@ COMPARISONS = {
         "resnet",
     ),
 }
-OWN = ("mnist-flat", "mnist-ladder-5", "cifar10", "cifar10-ladder")
+OWN = ("mnist-flat", "mnist-ladder-5", "cifar10-flat", "cifar10-ladder")
 
 
 @dataclass(frozen=True)
