@@ -58,10 +58,12 @@ def moved_by(
 def bends(height: int, width: int, degree: int) -> Float[Tensor, "bends h w"]:
     """Smooth ways to bend an image that are no affine maps: polynomials of a pixel's place, up to a
     degree, without an affine part, orthogonal and with a mean square of 1."""
-    sides = (torch.linspace(-1, 1, side, dtype=torch.float64, device="cpu") for side in (height, width))
-    down, across = (torch.vander(places, degree + 1, increasing=True) for places in sides)
+    # On the meta device, where `load` plans a model, a linspace would import PyTorch's compiler.
+    down, across = (
+        torch.linspace(-1, 1, side, dtype=torch.float64, device="cpu") for side in (height, width)
+    )
     powers = [(i, total - i) for total in range(degree + 1) for i in range(total + 1)]
-    terms = [(down[:, i, None] * across[:, j]).flatten() for i, j in powers]
+    terms = [(down[:, None] ** i * across**j).flatten() for i, j in powers]
     found, _ = torch.linalg.qr(torch.stack(terms, 1))
     return (found[:, 3:].T * math.sqrt(height * width)).unflatten(1, (height, width)).float()
 

@@ -28,7 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from condvae.errors import UserError
 from condvae.models.conditioning import LabelEmbedding, Modulation, Shift
 from condvae.models.label_inference import LabelInference
-from condvae.models.networks import ResidualBlock, ResidualBlocks, activation_named
+from condvae.models.networks import ResidualBlock, ResidualBlocks, Shuffled, activation_named
 from condvae.models.protocol import Elbo, Images, Labels, Latents, Temperature, for_each_group, grouped
 from condvae.models.style import STYLES, StyleGroup
 from condvae.probability.divergences import kl_to_standard_normal
@@ -239,10 +239,10 @@ class Ladder(nn.Module):
         self.unflatten = nn.Linear(widths[0], passage * math.prod(sides[1]))
         self.widen = nn.Conv2d(passage, widths[1], 1)
         self.grow = nn.ModuleList(
-            nn.Conv2d(wide, 4 * fine, 1) for wide, fine in itertools.pairwise(widths[1:])
+            Shuffled(wide, fine, 1, 2) for wide, fine in itertools.pairwise(widths[1:])
         )
         self.bottom = (passage, *sides[1])
-        self.head = nn.Conv2d(widths[-1], self.likelihood.planes * patch**2, 3, padding=1)
+        self.head = Shuffled(widths[-1], self.likelihood.planes, 3, patch)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     # ---------------------------------------------------------------------------- up, and down
@@ -297,7 +297,7 @@ class Ladder(nn.Module):
             else:
                 x, *latents = group(*arguments)
             drawn.append(tuple(latents))
-        x = F.pixel_shuffle(self.head(self.activation(x)), self.patch)
+        x = self.head(self.activation(x))
         distribution: ImageDistribution = self.likelihood(x[:, :, : self.shape[1], : self.shape[2]])
         return distribution, drawn
 
@@ -308,7 +308,8 @@ class Ladder(nn.Module):
             x = x.unflatten(1, self.bottom).contiguous(memory_format=torch.channels_last)
             widened: Tensor = self.widen(x)
             return widened
-        return F.pixel_shuffle(self.grow[level - 2](x), 2).contiguous(memory_format=torch.channels_last)
+        finer: Tensor = self.grow[level - 2](x)
+        return finer.contiguous(memory_format=torch.channels_last)
 
     # ------------------------------------------------------------------------------- the protocol
 

@@ -180,8 +180,8 @@ class Conv(Network):
 
     The image is cut into patches, which become the channels of the first feature map; strided
     convolutions halve that until it is at most 8 pixels wide. The decoder mirrors it, going up by
-    convolutions and pixel shuffles, so that nothing ever works at full resolution. Sides that don't
-    divide are padded on the way in and cropped on the way out.
+    convolutions and pixel shuffles, so that nothing works at full resolution (if `smooth`, the last
+    convolution does). Sides that don't divide are padded on the way in and cropped on the way out.
 
     Keyword arguments:
         width: channels of the first feature map; they double with every halving.
