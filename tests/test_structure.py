@@ -15,12 +15,13 @@ FLOORS = {
     **dict.fromkeys(("probability", "data"), 1),
     "models": 2,
     **dict.fromkeys(("objectives", "run", "processes"), 3),
-    **dict.fromkeys(("training", "evaluation", "figures", "exports"), 4),
-    "auditing": 5,
-    **dict.fromkeys(("verbs", "sklearn"), 6),
-    "explorer": 7,
-    "cli": 8,
-    "__main__": 9,
+    **dict.fromkeys(("training", "figures", "exports"), 4),
+    "evaluation": 5,
+    "auditing": 6,
+    **dict.fromkeys(("verbs", "sklearn"), 7),
+    "explorer": 8,
+    "cli": 9,
+    "__main__": 10,
 }
 APART = [("data", "models"), ("data", "probability"), ("probability", "data"), ("models", "data")]
 """Rooms that know nothing of each other, whatever their floors."""

@@ -213,6 +213,38 @@ def test_pixels_go_to_a_network_and_back() -> None:
     assert torch.equal(uncentred(centred(images)), images)
 
 
+def test_a_photograph_and_its_mirror_image_are_read_alike() -> None:
+    torch.manual_seed(0)
+    shape = (3, 8, 10)
+    network = judging.CLASSIFIERS.build("plain", shape=shape, classes=4, width=16)
+    images = torch.randint(0, 256, (5, *shape), dtype=torch.uint8)
+    judge = judging.NeuralJudge(network.eval())
+    assert torch.allclose(judge.scores(images), judge.scores(images.flip(3)), atol=1e-5)
+    alone = network(centred(images))
+    assert not torch.allclose(judge.scores(images), alone, atol=1e-3)
+
+
+def test_a_grey_image_is_read_as_it_is() -> None:
+    torch.manual_seed(0)
+    network = judging.CLASSIFIERS.build("plain", shape=(1, 8, 10), classes=4, width=16)
+    images = torch.randint(0, 256, (5, 1, 8, 10), dtype=torch.uint8)
+    judge = judging.NeuralJudge(network.eval())
+    assert torch.equal(judge.scores(images), network(centred(images)))
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "muon"])
+def test_a_network_learns_by_either_optimiser(optimiser: str) -> None:
+    data = load("mnist-sample").subset(np.arange(0, 4000, 4))
+    torch.manual_seed(0)
+    network = judging.CLASSIFIERS.build("residual", shape=data.shape, classes=10, width=16)
+    device = torch.device("cpu")
+    taken = judging.train_classifier(network, data, device, 12_800, seed=0, optimiser=optimiser)
+    test = load("mnist-sample", split="test")
+    read = judging.predict(judging.NeuralJudge(network.eval()), torch.tensor(test.images))
+    assert taken == 100
+    assert (read == test.labels).mean() > 0.85
+
+
 def test_places_count_the_classes_that_score_higher() -> None:
     images = torch.tensor([0, 20, 40], dtype=torch.uint8)[:, None, None, None]
     assert place_of(PixelJudge(), images, np.array([0, 2, 0])).tolist() == [0, 1, 3]

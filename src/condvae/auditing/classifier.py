@@ -68,11 +68,6 @@ class ClassifierWitness:
         for start in range(0, len(task.held), CHUNK):
             images = torch.tensor(task.held.images[start : start + CHUNK], device=task.device)
             log_p = judge.scores(images).log_softmax(1)
-            if (
-                train.shape[0] == 3
-            ):  # as it was trained: an image and its mirror image are the same thing
-                mirrored = judge.scores(images.flip(3)).log_softmax(1)
-                log_p = ((log_p + mirrored) / 2).log_softmax(1)
             parts.append(log_p.float().cpu().numpy())
         return {"log_p": np.concatenate(parts), "about_steps": np.array(steps)}
 

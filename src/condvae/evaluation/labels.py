@@ -15,6 +15,7 @@ from condvae.evaluation.bounds import fixed_binarisation
 from condvae.evaluation.counterfactual import another_of_class, counterfactuals, style_kept
 from condvae.evaluation.judge import (
     EPOCHS,
+    OPTIMISER,
     SIZES,
     NeuralJudge,
     Panel,
@@ -184,5 +185,13 @@ def classification_accuracy_score(
         torch.manual_seed(seed)
         network = CLASSIFIERS.build("residual", shape=model.shape, classes=model.classes, width=width)
         seen = min(most, EPOCHS * images)
-        train_classifier(network, data, test[1].device, seen, seed=seed, progress=progress)
+        train_classifier(
+            network,
+            data,
+            test[1].device,
+            seen,
+            seed=seed,
+            optimiser=OPTIMISER[model.shape[0]],
+            progress=progress,
+        )
     return float((predict(NeuralJudge(network.eval()), test[0]) == test[1].cpu().numpy()).mean())
