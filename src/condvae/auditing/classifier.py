@@ -16,6 +16,7 @@ from condvae.evaluation.judge import (
     SIZES,
     NeuralJudge,
     train_classifier,
+    views,
 )
 from condvae.files import write_tensors
 from condvae.models.classifier import CLASSIFIERS, Classifier
@@ -46,7 +47,9 @@ class ClassifierWitness:
                 precision=task.precision,
             )
             seconds = (time.monotonic() - began) / steps / batch
-        return Pace(seconds * train, max(EPOCHS, LEAST_STEPS * batch / train), seconds * held / 3)
+        looks = len(views(torch.zeros(1, *task.train.shape)))
+        passes = max(EPOCHS, LEAST_STEPS * batch / train)
+        return Pace(seconds * train, passes, seconds * held * looks / 3)
 
     def testify(self, task: Task) -> Testimony:
         task.line.start("training the classifier")
