@@ -95,6 +95,19 @@ def test_measures_tell_a_model_that_listens_from_one_that_does_not(
     assert set(numbers["style"]) == {"slant", "thickness", "width", "height"}
 
 
+def test_what_reconstructions_have_lost_of_the_style_is_told() -> None:
+    test = load("mnist-sample", split="test").subset(np.arange(0, 1000, 5))
+    panel = Panel({"pixels": PixelJudge()}, {}, PixelJudge())  # type: ignore[arg-type]
+    real, y = torch.tensor(test.images), test.labels
+
+    def told(made: torch.Tensor) -> float:
+        found = counterfactual_numbers(panel, Outputs(real, made, real, real, y, (y + 1) % 10, y))
+        return float(found["reconstructions_alike"])
+
+    assert told(real) == 1
+    assert told(real.roll(1, 0)) < 0.3
+
+
 def test_the_worst_of_the_networks_counts() -> None:
     panel = Panel(
         {"pixels": PixelJudge(), "contrary": Contrary()},

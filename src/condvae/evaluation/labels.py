@@ -12,7 +12,13 @@ from torch import Tensor
 
 from condvae.data.dataset import LabelledImages
 from condvae.evaluation.bounds import fixed_binarisation
-from condvae.evaluation.counterfactual import another_of_class, counterfactuals, style_kept
+from condvae.evaluation.counterfactual import (
+    alike,
+    another_of_class,
+    counterfactuals,
+    style_kept,
+)
+from condvae.evaluation.descriptors import style_vector
 from condvae.evaluation.judge import (
     EPOCHS,
     OPTIMISER,
@@ -138,6 +144,9 @@ def returned(
 def counterfactual_numbers(panel: Panel, outputs: Outputs, seed: int = 0) -> dict[str, Any]:
     """`counterfactual_score`, what it is made of, and how much of the style is kept.
 
+    `reconstructions_alike` is the share of reconstructions that are drawn as swaps are asked to be: more
+    than they keep, swaps can hardly keep.
+
     `style` has for each attribute its correlation with the input's, of swaps, beside that of
     reconstructions (the ceiling) and of a random image of the given class (the floor).
     """
@@ -149,6 +158,7 @@ def counterfactual_numbers(panel: Panel, outputs: Outputs, seed: int = 0) -> dic
         outputs.given,
         outputs.reconstructions,
     )
+    real, made = style_vector(outputs.real), style_vector(outputs.reconstructions)
     random = another_of_class(outputs.labels, outputs.given, np.random.default_rng(seed))
     others = {
         "swaps": (outputs.swaps, outputs.given),
@@ -158,6 +168,7 @@ def counterfactual_numbers(panel: Panel, outputs: Outputs, seed: int = 0) -> dic
     return {
         "counterfactual_score": found.score,
         "counterfactual_shares": found.shares,
+        "reconstructions_alike": float(alike(real, made, made, outputs.labels, outputs.labels).mean()),
         "style": style_kept(outputs.real, outputs.labels, others),
     }
 

@@ -124,6 +124,8 @@ def table_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     rows.append(("counterfactual score", share(found["counterfactual_score"])))
     parts = "  ".join(f"{name} {value:.3f}" for name, value in shares.items())
     rows.append(("swaps that are each of it", parts))
+    if "reconstructions_alike" in found:
+        rows.append(("reconstructions that are alike", share(found["reconstructions_alike"])))
     rows += [
         (
             f"{kind}, by judge: {', '.join(judges)}",
