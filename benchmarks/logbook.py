@@ -6,6 +6,7 @@ import datetime
 import json
 import platform
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,21 @@ def tell(line: dict[str, Any], log: Path) -> None:
     add(line, log)
 
 
+def commit() -> str:
+    """The commit that is checked out, marked where the package differs from it; empty without git."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "../src")
+        return git("rev-parse", "--short", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
 def about(device: torch.device) -> dict[str, Any]:
     """What a line says of where, when and by which command something was measured.
 
@@ -44,6 +60,7 @@ def about(device: torch.device) -> dict[str, Any]:
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
+        "commit": commit(),
         "date": datetime.date.today().isoformat(),
         "command": shlex.join(["python", f"benchmarks/{script}", *sys.argv[1:]]),
     }

@@ -14,7 +14,6 @@ from __future__ import annotations
 import datetime
 import json
 import shlex
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,13 +63,7 @@ def commit(run: Path) -> str:
     if note.exists():
         return note.read_text("utf-8").strip()
 
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=HERE, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "../src")
-    now = git("rev-parse", "--short", "HEAD") + ("+changes" if changed else "")
+    now = logbook.commit()
     run.mkdir(parents=True, exist_ok=True)
     note.write_text(now + "\n", "utf-8")
     return now
