@@ -244,24 +244,25 @@ def cached_panel(train: LabelledImages, device: torch.device) -> Panel | None:
 
 
 def _network_file(name: str, train: LabelledImages) -> Path:
-    width, _ = SIZES[train.shape[0]]
-    seen, optimiser = _schooling(name, train)
+    width, seen, optimiser = schooling(name, train)
     return _cached(train, f"{name}-{width}-{seen}-{optimiser}")
 
 
-def _schooling(name: str, train: LabelledImages) -> tuple[int, str]:
-    """How many images a network sees in its training, and its optimiser."""
+def schooling(name: str, train: LabelledImages) -> tuple[int, int, str]:
+    """A network's width, how many images it sees in its training, and its optimiser."""
     channels = train.shape[0]
-    most = min(SIZES[channels][1], EPOCHS * len(train))
-    return (most // READER_PART[channels], "sgd") if name == READER[0] else (most, OPTIMISER[channels])
+    width, most = SIZES[channels]
+    most = min(most, EPOCHS * len(train))
+    if name == READER[0]:
+        return width, most // READER_PART[channels], "sgd"
+    return width, most, OPTIMISER[channels]
 
 
 def _network(
     name: str, seed: int, train: LabelledImages, device: torch.device, progress: Progress
 ) -> NeuralJudge:
-    width, _ = SIZES[train.shape[0]]
     path = _network_file(name, train)
-    seen, optimiser = _schooling(name, train)
+    width, seen, optimiser = schooling(name, train)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2026 + seed)
         classifier = CLASSIFIERS.build(name, shape=train.shape, classes=train.classes, width=width)

@@ -20,13 +20,12 @@ from condvae.evaluation.counterfactual import (
 )
 from condvae.evaluation.descriptors import style_vector
 from condvae.evaluation.judge import (
-    EPOCHS,
-    OPTIMISER,
     SIZES,
     NeuralJudge,
     Panel,
     Progress,
     predict,
+    schooling,
     train_classifier,
 )
 from condvae.evaluation.outputs import Outputs, sampled, swapped
@@ -191,18 +190,11 @@ def classification_accuracy_score(
     made = sampled(model, y, seed=seed).cpu().numpy()
     names = tuple(map(str, range(model.classes)))
     data = LabelledImages(made, y.cpu().numpy(), names, "samples", "train")
-    width, most = SIZES[model.shape[0]]
+    width, seen, optimiser = schooling("residual", data)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = CLASSIFIERS.build("residual", shape=model.shape, classes=model.classes, width=width)
-        seen = min(most, EPOCHS * images)
         train_classifier(
-            network,
-            data,
-            test[1].device,
-            seen,
-            seed=seed,
-            optimiser=OPTIMISER[model.shape[0]],
-            progress=progress,
+            network, data, test[1].device, seen, seed=seed, optimiser=optimiser, progress=progress
         )
     return float((predict(NeuralJudge(network.eval()), test[0]) == test[1].cpu().numpy()).mean())
