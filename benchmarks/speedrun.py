@@ -39,6 +39,7 @@ from condvae.verbs.sources import training_images
 
 HERE = Path(__file__).parent
 SAMPLES = 100
+FIVE = (0, 1, 2, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,8 @@ class Speedrun:
 
     target: tyro.conf.Positional[str]
     """notebook, or nats: 90, 85, 82, 80 or 79; or others."""
-    seeds: int = 5
-    """Seeds, from 0 on."""
+    seeds: tuple[int, ...] = FIVE
+    """An entry holds by all five; some of them show what it is worth."""
     seconds: float = 0.0
     """Another length than the entry's, to try it."""
     data_root: str | None = None
@@ -114,7 +115,7 @@ def speedrun(wanted: Speedrun) -> dict[str, Any]:
     entry = replace(entry, seconds=wanted.seconds) if wanted.seconds else entry
     target = NATS[wanted.target] if wanted.target in NATS else float(wanted.target)
     tries = []
-    for seed in range(wanted.seeds):
+    for seed in wanted.seeds:
         out = wanted.runs / f"{wanted.target}-{seed}"
         shutil.rmtree(out, ignore_errors=True)
         run = condvae.load(
@@ -141,7 +142,7 @@ def speedrun(wanted: Speedrun) -> dict[str, Any]:
         print(tries[-1], flush=True)
     return {
         "target": wanted.target,
-        "holds": all(each["reached"] for each in tries),
+        "holds": set(FIVE) <= set(wanted.seeds) and all(each["reached"] for each in tries),
         "seconds": round(statistics.mean(each["seconds"] for each in tries), 2),
         "tries": tries,
         "recipe": entry.recipe,
