@@ -1,18 +1,23 @@
-"""Prints the log of records as a Markdown table: `python benchmarks/table.py`.
+"""Prints logs as Markdown tables: `python benchmarks/table.py`, or `python benchmarks/table.py audits`.
 
 Seeds of one recipe, trained on one kind of device, with equally many importance samples,
 share a row: the mean over seeds, and in brackets the extremes. A seed that was run again, by
 a later version of the recipe, counts as it was the last time.
+
+Of audits, a column a kind of noise and a row a way: the mean AUROC over seeds, of whatever line, and the
+mean average precision with its standard deviation.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
+import sys
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-LOG = Path(__file__).parent / "records" / "records.jsonl"
+RECORDS = Path(__file__).parent / "records"
 
 
 def spread(numbers: list[float | None], digits: int) -> str:
@@ -49,10 +54,14 @@ def row(lines: list[dict[str, Any]]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def main() -> None:
-    """Print the table."""
-    every = [json.loads(line) for line in LOG.read_text("utf-8").splitlines()]
-    lines = {(*_kind(line), line["seed"]): line for line in every}
+def log(name: str) -> list[dict[str, Any]]:
+    """The lines of a log, the oldest first."""
+    return [json.loads(line) for line in (RECORDS / f"{name}.jsonl").read_text("utf-8").splitlines()]
+
+
+def records() -> None:
+    """Print what recipes reach."""
+    lines = {(*_kind(line), line["seed"]): line for line in log("records")}
     names = (
         "recipe | trained on | minutes | epochs | parameters | -ELBO | -log p(x) | S | bits/dim | seeds"
     )
@@ -62,6 +71,33 @@ def main() -> None:
         print(row(list(group)))
 
 
+def audits() -> None:
+    """Print how well wrong labels were found."""
+    columns: dict[str, dict[int, dict[str, Any]]] = {}
+    for line in log("audits"):
+        noise = f"{line['source']} ({line['images']:,}), {line['noise']} {line['rate']:.0%}"
+        columns.setdefault(noise, {}).update({found["seed"]: found["ways"] for found in line["by_seed"]})
+    tried = {
+        f"{noise}, seeds {', '.join(map(str, sorted(column)))}": list(column.values())
+        for noise, column in columns.items()
+    }
+    print(f"| way | {' | '.join(tried)} |")
+    print(f"|---|{'---|' * len(tried)}")
+    for way in dict.fromkeys(way for seeds in tried.values() for ways in seeds for way in ways):
+        print(f"| {way} | {' | '.join(cell(seeds, way) for seeds in tried.values())} |")
+
+
+def cell(seeds: list[dict[str, Any]], way: str) -> str:
+    """One way under one noise; a dash where it wasn't tried."""
+    found = [ways[way] for ways in seeds if way in ways]
+    if not found:
+        return "-"
+    auroc = statistics.mean(each["auroc"] for each in found)
+    precision = [each["average_precision"] for each in found]
+    error = f" ± {statistics.pstdev(precision):.4f}" if len(found) > 1 else ""
+    return f"{auroc:.4f}, {statistics.mean(precision):.4f}{error}"
+
+
 def _kind(line: dict[str, Any]) -> tuple[Any, ...]:
     """What lines that share a row have in common."""
     time = line["training_seconds"] // 30
@@ -69,4 +105,4 @@ def _kind(line: dict[str, Any]) -> tuple[Any, ...]:
 
 
 if __name__ == "__main__":
-    main()
+    {"records": records, "audits": audits}[sys.argv[1] if len(sys.argv) > 1 else "records"]()
