@@ -105,4 +105,8 @@ def _kind(line: dict[str, Any]) -> tuple[Any, ...]:
 
 
 if __name__ == "__main__":
-    {"records": records, "audits": audits}[sys.argv[1] if len(sys.argv) > 1 else "records"]()
+    tables = {"records": records, "audits": audits}
+    asked = (sys.argv[1:] or ["records"])[0]
+    if asked not in tables:
+        sys.exit(f"{asked}: no such table; use {' or '.join(tables)}")
+    tables[asked]()
