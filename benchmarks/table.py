@@ -1,4 +1,4 @@
-"""Prints logs as Markdown tables: `python benchmarks/table.py`, or `python benchmarks/table.py audits`.
+"""Prints logs as Markdown tables: `python benchmarks/table.py`, or with `audits` or `speedrun` behind.
 
 Seeds of one recipe, trained on one kind of device, with equally many importance samples,
 share a row: the mean over seeds, and in brackets the extremes. A seed that was run again, by
@@ -6,6 +6,8 @@ a later version of the recipe, counts as it was the last time.
 
 Of audits, a column a kind of noise and a row a way: the mean AUROC over seeds, of whatever line, and the
 mean average precision with its standard deviation.
+
+Of the speedrun, a row a target and entry: its seeds, of whatever line, and whether it holds by them.
 """
 
 from __future__ import annotations
@@ -98,6 +100,27 @@ def cell(seeds: list[dict[str, Any]], way: str) -> str:
     return f"{auroc:.4f}, {statistics.mean(precision):.4f}{error}"
 
 
+def speedrun() -> None:
+    """Print what the speedrun's entries reached, sittings of one entry together."""
+    entries: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = {}
+    for line in log("speedrun"):
+        if line["target"] != "others":
+            entry = line["target"], line["recipe"], line["device"], round(line["seconds"])
+            entries.setdefault(entry, {}).update({tried["seed"]: tried for tried in line["tries"]})
+    print("| target | recipe | run on | seconds | nats | seeds | holds |")
+    print("|---|---|---|---|---|---|---|")
+    for (target, recipe, device, _), found in entries.items():
+        tries = [found[seed] for seed in sorted(found)]
+        cells = [
+            f"{target} | `{recipe}` | {device.split(',')[0]}",
+            f"{statistics.mean(each['seconds'] for each in tries):.1f}",
+            spread([each["nats"] for each in tries], 3),
+            ", ".join(str(each["seed"]) for each in tries),
+            "yes" if set(range(5)) <= set(found) and all(each["reached"] for each in tries) else "no",
+        ]
+        print(f"| {' | '.join(cells)} |")
+
+
 def _kind(line: dict[str, Any]) -> tuple[Any, ...]:
     """What lines that share a row have in common."""
     time = line["training_seconds"] // 30
@@ -105,7 +128,7 @@ def _kind(line: dict[str, Any]) -> tuple[Any, ...]:
 
 
 if __name__ == "__main__":
-    tables = {"records": records, "audits": audits}
+    tables = {"records": records, "audits": audits, "speedrun": speedrun}
     asked = (sys.argv[1:] or ["records"])[0]
     if asked not in tables:
         sys.exit(f"{asked}: no such table; use {' or '.join(tables)}")
