@@ -4,8 +4,8 @@ Seeds of one recipe, trained on one kind of device, with equally many importance
 share a row: the mean over seeds, and in brackets the extremes. A seed that was run again, by
 a later version of the recipe, counts as it was the last time.
 
-Of audits, a column a kind of noise and a row a way: the mean AUROC over seeds, of whatever line, and the
-mean average precision with its standard deviation.
+Of audits, a column a kind of noise and a row a way: over seeds, of whatever line, the mean AUROC, the
+mean average precision with its standard deviation, and the mean precision among as many as are wrong.
 
 Of the speedrun, a row a target and entry: its seeds, of whatever line, and whether it holds by them.
 """
@@ -94,10 +94,12 @@ def cell(seeds: list[dict[str, Any]], way: str) -> str:
     found = [ways[way] for ways in seeds if way in ways]
     if not found:
         return "-"
-    auroc = statistics.mean(each["auroc"] for each in found)
+    auroc, at_errors = (
+        statistics.mean(each[name] for each in found) for name in ("auroc", "precision_at_errors")
+    )
     precision = [each["average_precision"] for each in found]
     error = f" ± {statistics.pstdev(precision):.4f}" if len(found) > 1 else ""
-    return f"{auroc:.4f}, {statistics.mean(precision):.4f}{error}"
+    return f"{auroc:.4f}, {statistics.mean(precision):.4f}{error}, {at_errors:.3f}"
 
 
 def speedrun() -> None:
