@@ -1,7 +1,8 @@
 """The generative model as a witness: `p(y|x)` by Bayes from bounds of `log p(x|y)`.
 
 A flat conditional VAE is trained on other images; then every held-out image's likelihood is bounded
-under every label, with the same noise for all of them (`evaluation/bounds.py`).
+under every label, with the same noise for all of them (`evaluation/bounds.py`). Which labels get more
+samples is decided without the one that is given, because more samples make a label look likelier.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import ClassVar, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from condvae.config import Config, load_recipe
 from condvae.evaluation.bounds import NEGLIGIBLE, fixed_binarisation, precision_of, weighted_bounds
 from condvae.evaluation.outputs import swapped
 from condvae.models.families import build_model
-from condvae.models.protocol import ConditionalModel, Images, Labels
+from condvae.models.protocol import ConditionalModel, Images
 from condvae.run import CHECKPOINT, MODEL, Run, load
 from condvae.training.trainer import Trainer
 
@@ -117,13 +118,11 @@ def most_labels(task: Task) -> int:
 
 
 def candidate_labels(task: Task, number: int) -> NDArray[np.int64]:
-    """Labels `[n, k]` to look at held-out images under: all, or the given and the likeliest ones."""
-    classes, given = task.train.classes, task.held.labels
+    """Labels `[n, k]` to look at held-out images under: all, or those that the hint finds likeliest."""
+    classes = task.train.classes
     if classes <= number or task.hint is None:
-        return np.tile(np.arange(classes), (len(given), 1))
-    hint = task.hint.copy()
-    hint[np.arange(len(given)), given] = np.inf
-    return np.argsort(-hint, axis=1, kind="stable")[:, :number]
+        return np.tile(np.arange(classes), (len(task.held), 1))
+    return np.argsort(-task.hint, axis=1, kind="stable")[:, :number]
 
 
 def judged(
@@ -147,20 +146,18 @@ def judged(
     began = time.monotonic()
     parts = [slice(start, start + CHUNK) for start in range(0, len(task.held), CHUNK)]
 
-    def asked(part: slice) -> tuple[Images, Labels, Tensor, list[int]]:
-        """Images, their given labels, their candidates, and their places."""
+    def asked(part: slice) -> tuple[Images, Tensor, list[int]]:
+        """Images, their candidates, and their places."""
         x = torch.tensor(task.held.images[part], device=task.device)
         observed = fixed_binarisation(run.model, x, task.seed + part.start)
-        given = torch.tensor(task.held.labels[part], device=task.device)
         labels = torch.tensor(candidates[part], device=task.device)
-        return observed, given, labels, task.places[part].tolist()
+        return observed, labels, task.places[part].tolist()
 
     looks, pairs = [], 0
     for number, part in enumerate(parts):
-        x, given, labels, places = asked(part)
         with precision_of(task.precision, task.device):
-            looks.append(first_look(run.model, x, labels, places, task.seed))
-        pairs += int(could_matter(looks[-1][-1], given, labels).sum())
+            looks.append(first_look(run.model, *asked(part), task.seed))
+        pairs += int(could_matter(looks[-1][-1]).sum())
         task.line.show(0.5 * (number + 1) / len(parts), "a first look")
     samples = samples_within(seconds - (time.monotonic() - began), pairs, each)
     logs, halves, gains = [], [], []
@@ -189,7 +186,7 @@ class LabelBounds:
     Arguments:
         every: with all samples.
         half: with half of them.
-        gain: how much the second half was worth under the given label.
+        gain: how much the second half was worth under the likeliest label.
     """
 
     every: Float[Tensor, "batch classes"]
@@ -207,15 +204,14 @@ def first_look(
     return found.view(2, *candidates.shape)
 
 
-def could_matter(first: Tensor, given: Labels, candidates: Tensor) -> Tensor:
-    """Which candidates `[batch, k]` are within reach of the best by these bounds, or are given."""
-    return (first >= first.amax(1, keepdim=True) - NEGLIGIBLE) | (candidates == given[:, None])
+def could_matter(first: Float[Tensor, "batch k"]) -> Bool[Tensor, "batch k"]:
+    """Which candidates are within reach of the best by these bounds."""
+    return first >= first.amax(1, keepdim=True) - NEGLIGIBLE
 
 
 def label_bounds(
     model: ConditionalModel,
     x: Images,
-    given: Labels,
     candidates: Tensor,
     indices: Sequence[int],
     first: Float[Tensor, "2 batch k"],
@@ -229,7 +225,7 @@ def label_bounds(
     that are no candidates get the worst candidate's.
 
     Arguments:
-        candidates: labels `[batch, k]`; the given one is among them.
+        candidates: labels `[batch, k]`.
         indices: each image's place in the data set, which its noise comes from.
         first: the candidates' bounds by a first look.
     """
@@ -238,11 +234,11 @@ def label_bounds(
         for bounds in first
     )
     if samples > FIRST:
-        image, column = torch.nonzero(could_matter(first[-1], given, candidates), as_tuple=True)
+        image, column = torch.nonzero(could_matter(first[-1]), as_tuple=True)
         label = candidates[image, column]
         found = _bounds(model, x, image, label, indices, [samples // 2, samples], seed)
         half[image, label], every[image, label] = found[0], found[-1]
-    return LabelBounds(every, half, (every - half)[torch.arange(len(x), device=x.device), given])
+    return LabelBounds(every, half, (every - half).gather(1, every.argmax(1, keepdim=True))[:, 0])
 
 
 @torch.no_grad()
