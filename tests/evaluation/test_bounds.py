@@ -16,6 +16,7 @@ from condvae.evaluation.bounds import (
     RunningBounds,
     bits_per_dim,
     bounds,
+    could_matter,
     curve_sizes,
     weighted_bounds,
 )
@@ -47,6 +48,25 @@ def test_marginal_over_labels_equals_brute_force(data: tuple[Tensor, Tensor]) ->
     assert np.allclose(found.marginal, brute.numpy(), atol=1e-5)
     assert (found.marginal <= brute.numpy() + 1e-9).all(), "leaving labels out keeps it a lower bound"
     assert (found.log_likelihood - found.marginal <= math.log(K) + 1e-9).all()
+
+
+def test_bounds_under_every_label_do_not_depend_on_which_is_the_own(
+    data: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The more samples, the higher a bound: a label with more of them would be too likely."""
+    model, (x, y) = LinearGaussian(6.0), data
+    monkeypatch.setattr("condvae.evaluation.bounds.NEGLIGIBLE", 1.0)
+    found, other = (
+        bounds(model, x, labels, samples=200).label_log_likelihood  # type: ignore[arg-type]
+        for labels in (y, (y + 1) % K)
+    )
+    assert np.isinf(found).any() and (np.isfinite(found).sum(1) > 1).any()
+    assert np.allclose(found, other, atol=1e-6)
+
+
+def test_labels_within_reach_of_the_best_could_matter() -> None:
+    first = torch.tensor([[-80.0, -90.0, -99.0], [-99.0, -80.0, -120.0]])
+    assert could_matter(first).tolist() == [[True, True, False], [False, True, False]]
 
 
 def test_without_the_other_labels_nothing_is_said_of_the_marginal(data: tuple[Tensor, Tensor]) -> None:

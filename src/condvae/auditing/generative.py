@@ -15,14 +15,14 @@ from typing import ClassVar, cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from condvae.auditing.scores import log_normalised, log_prior
 from condvae.auditing.task import Pace, Task, Testimony
 from condvae.config import Config, load_recipe
-from condvae.evaluation.bounds import NEGLIGIBLE, fixed_binarisation, precision_of, weighted_bounds
+from condvae.evaluation.bounds import could_matter, fixed_binarisation, precision_of, weighted_bounds
 from condvae.evaluation.outputs import swapped
 from condvae.models.families import build_model
 from condvae.models.protocol import ConditionalModel, Images
@@ -202,11 +202,6 @@ def first_look(
     sizes = [FIRST // 2, FIRST]
     found = _bounds(model, x, images, candidates.flatten(), indices, sizes, seed)
     return found.view(2, *candidates.shape)
-
-
-def could_matter(first: Float[Tensor, "batch k"]) -> Bool[Tensor, "batch k"]:
-    """Which candidates are within reach of the best by these bounds."""
-    return first >= first.amax(1, keepdim=True) - NEGLIGIBLE
 
 
 def label_bounds(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -237,14 +237,14 @@ def bounds(
         here = list(range(first + start, first + start + len(y)))
         curve = weighted_bounds(model, x, y, here, sizes=sizes, seed=seed).T
         own = curve[:, -1]
-        by_label = torch.full((len(y), model.classes), -math.inf, dtype=own.dtype, device=own.device)
-        by_label[torch.arange(len(y)), y] = own
-        marginal = torch.full_like(own, math.nan)
-        if not model.uses_label:
-            marginal = own
-        elif every_label:
-            _add_other_labels(by_label, model, x, y, here, samples, seed)
+        if model.uses_label and every_label:
+            by_label = _under_every_label(model, x, y, own, here, samples, seed)
             marginal = torch.logsumexp(by_label, 1) - math.log(model.classes)
+        else:
+            by_label = own.new_full((len(y), model.classes), -math.inf).scatter(
+                1, y[:, None], own[:, None]
+            )
+            marginal = torch.full_like(own, math.nan) if model.uses_label else own
         noise = NoiseStreams(here, model.latents, seed, x.device).draw(1)[0]
         kl = model.elbo(x, y, noise).kl.double()
         means = flat(model.encode(x, y))
@@ -256,25 +256,46 @@ def bounds(
     return Bounds(samples, *columns)
 
 
-def _add_other_labels(
-    by_label: Float[Tensor, "batch classes"],
+def could_matter(first: Float[Tensor, "batch k"]) -> Bool[Tensor, "batch k"]:
+    """Which labels are within reach of an image's best, by bounds that all have as many samples."""
+    return first >= first.amax(1, keepdim=True) - NEGLIGIBLE
+
+
+def _under_every_label(
     model: ConditionalModel,
     x: Images,
     y: Labels,
+    own: Float[Tensor, "batch"],
     indices: Sequence[int],
     samples: int,
     seed: int,
-) -> None:
-    """Fill in the bounds of `log p(x|y)` for all other labels that a first pass doesn't rule out."""
-    wanted = by_label == -math.inf
-    for number in sorted({min(FIRST_PASS, samples), samples}):
-        image, label = torch.nonzero(wanted, as_tuple=True)
-        if len(image):
-            places = [indices[i] for i in image.tolist()]
-            found = weighted_bounds(model, x[image], label, places, sizes=[number], seed=seed)
-            by_label[image, label] = found[0]
-        by_label[by_label < by_label.amax(1, keepdim=True) - NEGLIGIBLE] = -math.inf
-        wanted &= by_label > -math.inf
+) -> Float[Tensor, "batch classes"]:
+    """Bounds of `log p(x|y)` for every label that a first pass doesn't rule out; -inf for the others.
+
+    The first pass knows nothing of `own`: more samples raise a bound, and an own label would look
+    likelier than others. With it, only the work under the labels y is spared.
+
+    Arguments:
+        own: the bounds under the labels y, with all samples.
+    """
+
+    def under(asked: Bool[Tensor, "batch classes"], number: int) -> Float[Tensor, "pairs"]:
+        image, label = torch.nonzero(asked, as_tuple=True)
+        places = [indices[i] for i in image.tolist()]
+        return weighted_bounds(model, x[image], label, places, sizes=[number], seed=seed)[0]
+
+    every = torch.ones(len(y), model.classes, dtype=torch.bool, device=own.device)
+    few = min(FIRST_PASS, samples)
+    by_label = under(every, few).view_as(every)
+    left = could_matter(by_label)
+    by_label[~left] = -math.inf
+    if samples > few:
+        is_own = torch.zeros_like(every).scatter(1, y[:, None], True)
+        by_label = torch.where(left & is_own, own[:, None], by_label)
+        others = left & ~is_own
+        if others.any():
+            by_label[others] = under(others, samples)
+    return by_label
 
 
 @contextmanager
