@@ -4,8 +4,9 @@ Seeds of one recipe, trained on one kind of device, with equally many importance
 share a row: the mean over seeds, and in brackets the extremes. A seed that was run again, by
 a later version of the recipe, counts as it was the last time.
 
-Of audits, a column a kind of noise and a row a way: over seeds, of whatever line, the mean AUROC, the
-mean average precision with its standard deviation, and the mean precision among as many as are wrong.
+Of audits, a table a data set, a column a kind of noise and a row a way, the best first: over seeds, of
+whatever line, the mean AUROC, the mean average precision with its standard deviation, and the mean
+precision among as many as are wrong. Then, by seed, what the audit estimated.
 
 Of the speedrun, a row a target and entry: its seeds, of whatever line, and whether it holds by them.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -75,20 +76,49 @@ def records() -> None:
         print(row(list(group)))
 
 
+COUNTS = {
+    "wrong labels": ("errors", ",.0f"),
+    "by confident learning": ("errors_by_confident_learning", ",.0f"),
+    "by calibration": ("errors_by_calibration", ",.0f"),
+    "rightly suggested": ("suggested_right", ".2f"),
+}
+"""What is told of a seed, and how it is printed."""
+
+
 def audits() -> None:
-    """Print how well wrong labels were found."""
-    columns: dict[str, dict[int, dict[str, Any]]] = {}
+    """Print how well wrong labels were found, and how many they were thought to be."""
+    sources: dict[str, dict[str, dict[int, dict[str, Any]]]] = {}
     for line in log("audits"):
-        noise = f"{line['source']} ({line['images']:,}), {line['noise']} {line['rate']:.0%}"
-        columns.setdefault(noise, {}).update({found["seed"]: found["ways"] for found in line["by_seed"]})
-    tried = {
-        f"{noise}, seeds {', '.join(map(str, sorted(column)))}": list(column.values())
-        for noise, column in columns.items()
-    }
-    print(f"| way | {' | '.join(tried)} |")
-    print(f"|---|{'---|' * len(tried)}")
-    for way in dict.fromkeys(way for seeds in tried.values() for ways in seeds for way in ways):
-        print(f"| {way} | {' | '.join(cell(seeds, way) for seeds in tried.values())} |")
+        source = f"{line['source']}, {line['images']:,} images, {line['minutes']:g} minutes"
+        noise = f"{line['noise']} {line['rate']:.0%}"
+        column = sources.setdefault(source, {}).setdefault(noise, {})
+        column.update({found["seed"]: found for found in line["by_seed"]})
+    for source, columns in sources.items():
+        by_noise = [[found[seed] for seed in sorted(found)] for found in columns.values()]
+        ways = [[found["ways"] for found in seeds] for seeds in by_noise]
+        rows = {way: [cell(column, way) for column in ways] for way in best_first(ways)}
+        rows["seeds"] = [", ".join(str(found["seed"]) for found in seeds) for seeds in by_noise]
+        for row, (name, style) in COUNTS.items():
+            rows[row] = [
+                ", ".join(told(found.get(name), style) for found in seeds) for seeds in by_noise
+            ]
+        print(f"\n| {source} | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
+        for row, cells in rows.items():
+            print(f"| {row} | {' | '.join(cells)} |")
+
+
+def best_first(columns: list[list[dict[str, Any]]]) -> list[str]:
+    """Ways by their average precision, a mean over columns and seeds."""
+    found: dict[str, list[float]] = {}
+    for ways in chain.from_iterable(columns):
+        for way, measures in ways.items():
+            found.setdefault(way, []).append(measures["average_precision"])
+    return sorted(found, key=lambda way: -statistics.mean(found[way]))
+
+
+def told(value: float | None, style: str) -> str:
+    """A number, or a dash where it wasn't noted."""
+    return "-" if value is None else format(value, style)
 
 
 def cell(seeds: list[dict[str, Any]], way: str) -> str:
