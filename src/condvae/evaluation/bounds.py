@@ -187,7 +187,7 @@ def weighted_bounds(
         pairs_at_once: by default what suits the device; more of them are quicker where samples are few.
             The numbers are the same.
     """
-    parts = []
+    parts = [torch.zeros(len(sizes), 0, dtype=torch.float64, device=x.device)]
     pairs_at_once = pairs_at_once or suitable(model, x.device)
     for start in range(0, len(y), pairs_at_once):
         part = slice(start, start + pairs_at_once)
@@ -241,9 +241,8 @@ def bounds(
             by_label = _under_every_label(model, x, y, own, here, samples, seed)
             marginal = torch.logsumexp(by_label, 1) - math.log(model.classes)
         else:
-            by_label = own.new_full((len(y), model.classes), -math.inf).scatter(
-                1, y[:, None], own[:, None]
-            )
+            by_label = own.new_full((len(y), model.classes), -math.inf)
+            by_label.scatter_(1, y[:, None], own[:, None])
             marginal = torch.full_like(own, math.nan) if model.uses_label else own
         noise = NoiseStreams(here, model.latents, seed, x.device).draw(1)[0]
         kl = model.elbo(x, y, noise).kl.double()
@@ -272,11 +271,10 @@ def _under_every_label(
 ) -> Float[Tensor, "batch classes"]:
     """Bounds of `log p(x|y)` for every label that a first pass doesn't rule out; -inf for the others.
 
-    The first pass knows nothing of `own`: more samples raise a bound, and an own label would look
-    likelier than others. With it, only the work under the labels y is spared.
+    In the first pass the label y has no more samples than another: they would make it look likelier.
 
     Arguments:
-        own: the bounds under the labels y, with all samples.
+        own: the bounds under the labels y with all samples, which aren't taken again.
     """
 
     def under(asked: Bool[Tensor, "batch classes"], number: int) -> Float[Tensor, "pairs"]:
@@ -284,18 +282,16 @@ def _under_every_label(
         places = [indices[i] for i in image.tolist()]
         return weighted_bounds(model, x[image], label, places, sizes=[number], seed=seed)[0]
 
-    every = torch.ones(len(y), model.classes, dtype=torch.bool, device=own.device)
+    others = torch.arange(model.classes, device=y.device) != y[:, None]
     few = min(FIRST_PASS, samples)
-    by_label = under(every, few).view_as(every)
+    asked = others if samples == few else torch.ones_like(others)
+    by_label = own[:, None].repeat(1, model.classes)
+    by_label[asked] = under(asked, few)
     left = could_matter(by_label)
-    by_label[~left] = -math.inf
     if samples > few:
-        is_own = torch.zeros_like(every).scatter(1, y[:, None], True)
-        by_label = torch.where(left & is_own, own[:, None], by_label)
-        others = left & ~is_own
-        if others.any():
-            by_label[others] = under(others, samples)
-    return by_label
+        by_label = torch.where(others, by_label, own[:, None])
+        by_label[others & left] = under(others & left, samples)
+    return by_label.masked_fill(~left, -math.inf)
 
 
 @contextmanager
