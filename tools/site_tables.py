@@ -11,7 +11,7 @@ _CODE = re.compile(r"<code>.*?</code>", re.DOTALL)
 
 
 def on_page_content(html: str, **_: object) -> str:
-    """Takes the backslash before each bar out of the code in tables."""
+    """Take the backslash before each bar out of the code in tables."""
 
     def bars(code: re.Match[str]) -> str:
         return code.group().replace(r"\|", "|")
