@@ -21,6 +21,8 @@ from condvae.config import Config, load_recipe, recipe_names
 from condvae.errors import UserError
 
 SUSPECTS_SHOWN = 15
+FAR_APART = 2
+"""Times as many wrong labels by one estimate as by the other."""
 DataRoot = Annotated[str, arg(metavar="DIR")]
 
 
@@ -455,16 +457,9 @@ def run_audit(command: Audit) -> None:
     found = result.numbers
     if "files" not in found:  # of several processes, one speaks
         return
-    low, high = found["estimated_errors_interval"]
     table = Table(
-        title=escape(f"{found['source']}, {found['split']}: {found['images']:,} images, of which about ")
-        + f"{found['estimated_errors']:,.0f} have a wrong label ({low:,.0f} to {high:,.0f})",
-        caption="; ".join(
-            [
-                *(f"{kind}: {count:,}" for kind, count in found["suspects"].items() if count),
-                f"by calibration, {found['estimated_errors_by_calibration']:,.0f} labels are wrong",
-            ]
-        ),
+        title=escape(f"{found['source']}, {found['split']}: {found['images']:,} images"),
+        caption="; ".join(f"{kind}: {count:,}" for kind, count in found["suspects"].items() if count),
     )
     for column in ("kind", "rank", "image", "given", "suggested", "score"):
         table.add_column(column)
@@ -472,8 +467,24 @@ def run_audit(command: Audit) -> None:
         cells = (kind, str(rank), file or str(index), given, suggested, f"{score:.2g}")
         table.add_row(*(escape(cell) for cell in cells))
     Console(highlight=False).print(table)
-    for path in found["files"]:
-        say(path)
+    for line in (*errors_thought(found), *found["files"]):
+        say(line)
+
+
+def errors_thought(found: dict[str, Any]) -> list[str]:
+    """How many are thought to be wrong, and a word of warning where two estimates are far apart."""
+    low, high = found["estimated_errors_interval"]
+    calibrated = found["estimated_errors_by_calibration"]
+    said = (
+        f"wrong labels: about {found['estimated_errors']:,.0f} ({low:,.0f} to {high:,.0f}) by confident "
+        f"learning, {calibrated:,.0f} by calibration"
+    )
+    if low <= FAR_APART * calibrated:
+        return [said]
+    return [
+        said,
+        "they are far apart: the first counts the judges' own mistakes; more --minutes or images help",
+    ]
 
 
 def run_audit_apply(command: AuditApply) -> None:

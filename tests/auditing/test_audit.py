@@ -102,6 +102,8 @@ def test_the_command_writes_its_files_and_goes_on_where_it_was_killed(
     assert "passes a fold" in printed.err and "about 0:" in printed.err, "an estimate of time first"
     assert str(whole / "report.html") in printed.out and "label" in printed.out
     numbers = json.loads((whole / "audit.json").read_text())
+    assert f"wrong labels: about {numbers['estimated_errors']:,.0f} (" in printed.out
+    assert f"{numbers['estimated_errors_by_calibration']:,.0f} by calibration" in printed.out
     assert numbers["images"] == 90 and numbers["folds"] == 3 and set(numbers["suspects"]) == set(KINDS)
     assert np.array(numbers["noise_matrix"]).sum(1) == pytest.approx(1, abs=1e-3)
     assert numbers["convergence"]["samples"] == [16] * 3
@@ -138,6 +140,18 @@ def test_the_command_writes_its_files_and_goes_on_where_it_was_killed(
     cli.run([*common, "--out", str(killed), "--resume"])
     assert len(asked) == 4, "the first fold isn't asked about again"
     assert files_of(killed) == files_of(whole)
+
+
+def test_estimates_that_are_far_apart_come_with_a_warning() -> None:
+    found = {
+        "estimated_errors": 344,
+        "estimated_errors_interval": [318, 370],
+        "estimated_errors_by_calibration": 19,
+    }
+    said, warning = cli.errors_thought(found)
+    assert said == "wrong labels: about 344 (318 to 370) by confident learning, 19 by calibration"
+    assert "far apart" in warning and "--minutes" in warning
+    assert len(cli.errors_thought(found | {"estimated_errors_by_calibration": 159})) == 1
 
 
 def test_a_folder_with_all_that_can_be_wrong_and_its_corrected_copy(
