@@ -347,11 +347,11 @@ def _path(source: str) -> Path:
         path = path.expanduser()
     if not path.exists():
         raise UserError(
-            f"--data {source}: no such file or folder, and no dataset of that name"
+            f"{source}: no such file or folder, and no dataset of that name"
             f"{nearest(source, list(SOURCES))} (there are: {', '.join(SOURCES)})"
         )
     if not path.is_dir() and path.suffix.lower() not in (".zip", ".npz", ".parquet"):
-        raise UserError(f"--data {source}: not a folder, a .zip, an .npz or a .parquet")
+        raise UserError(f"{source}: not a folder, a .zip, an .npz or a .parquet")
     return path
 
 
